@@ -1,0 +1,10 @@
+//! From an INVITE to a [`event::CallEvent`].
+//!
+//! Owns what a call says about its caller: which header names the number, whether that number is usable, how the call
+//! was forwarded, and the level of proof that follows. Does not know verifications: it never learns whether anybody
+//! waits for this call. Pure: message in, facts out.
+
+pub mod assurance;
+pub mod dialplan;
+pub mod event;
+pub mod trunk;

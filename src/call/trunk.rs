@@ -1,0 +1,102 @@
+//! What an operator tells of a trunk, as far as a call's judgement and its refusal need it.
+
+use super::dialplan::Dialplan;
+use super::event::CallerSource;
+
+/// One `[[trunk]]`.
+#[derive(Debug, Clone)]
+pub struct Trunk {
+    /// Its name, a metric label.
+    pub name: String,
+    /// How numbers without `+` are read.
+    pub dialplan: Dialplan,
+    /// Whose callers it carries.
+    pub scope: Scope,
+    /// Whether a stranger can send packets with this peer's address.
+    pub path: Path,
+    /// The final response to every call.
+    pub reject: Reject,
+    /// Which headers name the caller, best first.
+    pub sources: Vec<CallerSource>,
+    /// Who stands behind an asserted number.
+    pub asserted_trust: Trust,
+    /// What a restricted number is good for.
+    pub restricted: Restricted,
+    /// Where the dialled number stands.
+    pub did: DidSource,
+    /// What becomes of a forwarded call.
+    pub forwarded: Forwarded,
+}
+
+/// Whose callers a trunk carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Callers of the trunk's country.
+    National,
+    /// Callers from abroad.
+    International,
+    /// Both.
+    Mixed,
+}
+
+/// The way packets take from the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Path {
+    /// A private interconnect or tunnel.
+    Private,
+    /// The internet: a UDP source address proves nothing.
+    Public,
+}
+
+/// Who stands behind a P-Asserted-Identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// Nobody.
+    None,
+    /// The caller's own PBX.
+    Customer,
+    /// An operator.
+    Operator,
+    /// The operator of the calling number itself.
+    OnNet,
+}
+
+/// What a number that the caller withholds is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restricted {
+    /// The yes or no of a match; never shown, logged or sent.
+    MatchOnly,
+    /// Nothing: the call counts as withheld.
+    Refuse,
+}
+
+/// Where the dialled number stands in an INVITE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DidSource {
+    /// The Request-URI.
+    RequestUri,
+    /// The To header.
+    To,
+    /// P-Called-Party-ID (RFC 7315 4.2).
+    PCalledPartyId,
+}
+
+/// What becomes of a forwarded call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forwarded {
+    /// Level D: it verifies nobody.
+    Refuse,
+    /// The level is C at most, and the reason is told.
+    Flag,
+}
+
+/// The final response that refuses a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reject {
+    /// Status code, 4xx or 6xx.
+    pub code: u16,
+    /// Reason phrase.
+    pub phrase: String,
+    /// Q.850 cause of the Reason header (RFC 3326); `None` sends none.
+    pub q850: Option<u8>,
+}

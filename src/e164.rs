@@ -1,0 +1,239 @@
+//! `E164`: a checked phone number.
+//!
+//! Owns the international form of a number, its country calling code and its masking for logs. Does not know
+//! numbering plans of single countries. Invariant: an `E164` that exists has 8 to 15 digits and begins with a country
+//! calling code that the ITU has assigned (ITU-T E.164).
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Phone number in international form: `+` and 8 to 15 digits (ITU-T E.164).
+///
+/// Kept as an integer, which is exact because no country calling code begins with zero. `Display` gives the whole
+/// number for a peer or an API client; `Debug` and [`E164::masked`] are for logs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct E164(u64);
+
+/// Why a text is not an E.164 number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NumberError {
+    /// The leading `+` is missing.
+    #[error("does not begin with '+'")]
+    NoPlus,
+    /// A character that is no ASCII digit stands behind the `+`.
+    #[error("has a character that is not a digit")]
+    NotDigits,
+    /// Fewer than 8 digits.
+    #[error("has fewer than 8 digits")]
+    TooShort,
+    /// More than 15 digits.
+    #[error("has more than 15 digits")]
+    TooLong,
+    /// No country has this calling code.
+    #[error("begins with a country calling code that is not assigned")]
+    UnknownCountryCode,
+}
+
+impl E164 {
+    /// Fewest digits accepted.
+    pub const MIN_DIGITS: usize = 8;
+    /// Most digits that E.164 allows.
+    pub const MAX_DIGITS: usize = 15;
+
+    /// Reads the digits of an international number, without `+` or separators.
+    ///
+    /// # Errors
+    /// Each [`NumberError`] but `NoPlus`.
+    pub fn from_digits(digits: &[u8]) -> Result<Self, NumberError> {
+        if digits.len() > Self::MAX_DIGITS {
+            return Err(NumberError::TooLong);
+        }
+        let mut number = 0u64;
+        for &digit in digits {
+            if !digit.is_ascii_digit() {
+                return Err(NumberError::NotDigits);
+            }
+            number = number * 10 + u64::from(digit - b'0');
+        }
+        if digits.len() < Self::MIN_DIGITS {
+            return Err(NumberError::TooShort);
+        }
+        match country_code(digits) {
+            Some(_) => Ok(Self(number)),
+            None => Err(NumberError::UnknownCountryCode),
+        }
+    }
+
+    /// The number as an integer of 8 to 15 decimal digits: the form in which it is stored.
+    #[must_use]
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+
+    /// Reads back what [`E164::as_u64`] gave.
+    ///
+    /// # Errors
+    /// As [`E164::from_digits`].
+    pub fn from_u64(number: u64) -> Result<Self, NumberError> {
+        let mut buffer = [0u8; 20];
+        Self::from_digits(decimal(number, &mut buffer))
+    }
+
+    /// The number `offset` places behind this one, for ranges of numbers.
+    ///
+    /// # Errors
+    /// `NumberError::TooLong` where the result has more than 15 digits, `UnknownCountryCode` where it leaves the plan.
+    pub fn offset(self, offset: u64) -> Result<Self, NumberError> {
+        Self::from_u64(self.0.saturating_add(offset))
+    }
+
+    /// Country calling code, 1 to 998 (ITU-T E.164 Annex D).
+    #[must_use]
+    pub fn country_code(self) -> u16 {
+        let mut buffer = [0u8; 20];
+        country_code(decimal(self.0, &mut buffer)).unwrap_or(0)
+    }
+
+    /// The number as people of its country write it, for example `011 500 0042`; the E.164 form where the numbering
+    /// plan is not known.
+    #[must_use]
+    pub fn national_format(self) -> String {
+        let text = self.to_string();
+        match rlibphonenumber::PHONE_NUMBER_UTIL.parse(&text, None) {
+            Ok(number) => number.format_as(rlibphonenumber::PhoneNumberFormat::National).into_owned(),
+            Err(_) => text,
+        }
+    }
+
+    /// The number for a log: calling code and the last two digits, the rest as `*`.
+    #[must_use]
+    pub fn masked(self) -> Masked {
+        Masked(self)
+    }
+}
+
+impl FromStr for E164 {
+    type Err = NumberError;
+
+    fn from_str(text: &str) -> Result<Self, NumberError> {
+        let digits = text.strip_prefix('+').ok_or(NumberError::NoPlus)?;
+        Self::from_digits(digits.as_bytes())
+    }
+}
+
+impl fmt::Display for E164 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "+{}", self.0)
+    }
+}
+
+impl fmt::Debug for E164 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "E164({})", self.masked())
+    }
+}
+
+/// A number as logs may show it, for example `+966*******23`.
+#[derive(Clone, Copy)]
+pub struct Masked(E164);
+
+impl fmt::Display for Masked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut buffer = [0u8; 20];
+        let digits = decimal(self.0.0, &mut buffer);
+        let code = code_length(country_code(digits).unwrap_or(0));
+        f.write_str("+")?;
+        for (index, digit) in digits.iter().enumerate() {
+            let shown = index < code || index + 2 >= digits.len();
+            write!(f, "{}", if shown { char::from(*digit) } else { '*' })?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Masked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+fn decimal(mut number: u64, buffer: &mut [u8; 20]) -> &[u8] {
+    let mut start = buffer.len();
+    while number > 0 && start > 0 {
+        start -= 1;
+        buffer[start] = b'0' + u8::try_from(number % 10).unwrap_or(0);
+        number /= 10;
+    }
+    &buffer[start..]
+}
+
+const fn code_length(code: u16) -> usize {
+    match code {
+        0..=9 => 1,
+        10..=99 => 2,
+        _ => 3,
+    }
+}
+
+/// The calling code that begins `digits`. Codes are prefix-free, so the first that fits is the only one.
+fn country_code(digits: &[u8]) -> Option<u16> {
+    let mut code = 0u16;
+    for &digit in digits.iter().take(3) {
+        code = code * 10 + u16::from(digit - b'0');
+        if is_assigned(code) {
+            return Some(code);
+        }
+    }
+    None
+}
+
+/// Country calling codes in use (ITU-T E.164 Annex D, list of assigned country codes).
+const fn is_assigned(code: u16) -> bool {
+    matches!(code,
+        1 | 7 | 20 | 27 | 30..=34 | 36 | 39..=41 | 43..=49 | 51..=58 | 60..=66 | 81 | 82 | 84 | 86 | 90..=95 | 98
+        | 211..=213 | 216 | 218 | 220..=258 | 260..=269 | 290 | 291 | 297..=299 | 350..=359 | 370..=383
+        | 385..=387 | 389 | 420 | 421 | 423 | 500..=509 | 590..=599 | 670 | 672..=683 | 685..=692
+        | 800 | 808 | 850 | 852 | 853 | 855 | 856 | 870 | 878 | 880..=883 | 886 | 888
+        | 960..=968 | 970..=977 | 979 | 992..=996 | 998)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn number_reads_and_prints_back() {
+        let number: E164 = "+966500000123".parse().unwrap();
+        assert_eq!(number.to_string(), "+966500000123");
+        assert_eq!(number.country_code(), 966);
+        assert_eq!(E164::from_u64(number.as_u64()), Ok(number));
+    }
+
+    #[test]
+    fn faults_are_told_apart() {
+        let cases = [
+            ("966500000123", NumberError::NoPlus),
+            ("+96650000o123", NumberError::NotDigits),
+            ("+9665000", NumberError::TooShort),
+            ("+9665000001234567", NumberError::TooLong),
+            ("+0500000123", NumberError::UnknownCountryCode),
+            ("+2100000000", NumberError::UnknownCountryCode),
+        ];
+        for (text, fault) in cases {
+            assert_eq!(text.parse::<E164>(), Err(fault), "{text}");
+        }
+    }
+
+    #[test]
+    fn logs_show_code_and_last_two_digits() {
+        let number: E164 = "+12025550143".parse().unwrap();
+        assert_eq!(number.masked().to_string(), "+1********43");
+        assert_eq!(format!("{number:?}"), "E164(+1********43)");
+    }
+
+    #[test]
+    fn ranges_count_on() {
+        let first: E164 = "+966115000000".parse().unwrap();
+        assert_eq!(first.offset(99).unwrap().to_string(), "+966115000099");
+    }
+}

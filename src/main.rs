@@ -1,0 +1,2 @@
+//! The `ringproof` program: arguments, configuration file, exit code.
+fn main() {}

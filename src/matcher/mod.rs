@@ -1,0 +1,7 @@
+//! Pending verifications and which one a call proves.
+//!
+//! Owns the life of a (phone, number) pair in memory and the record of a verification. Does not see SIP, disks or
+//! clocks: time comes as an argument. Invariant: a pair belongs to at most one verification, and one call claims at
+//! most one.
+
+pub mod verification;

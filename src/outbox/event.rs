@@ -1,0 +1,142 @@
+//! Events: what happened to a verification, and the body that tells it (Standard Webhooks 1.0, payload structure).
+
+use std::fmt;
+use std::time::SystemTime;
+
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+use ulid::Ulid;
+
+use crate::call::event::{CallEvent, CallRecordId};
+use crate::matcher::verification::{Timestamp, Verification};
+
+/// Id of an event: `evt_` and a ULID. It is the `webhook-id`, the same on every try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EventId(pub Ulid);
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "evt_{}", self.0)
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EventType {
+    /// A verification began.
+    Created,
+    /// A call named the pair and did not verify it.
+    CallReceived,
+    /// The phone called: terminal.
+    Verified,
+    /// The window passed: terminal.
+    Expired,
+    /// Ended by the application: terminal.
+    Canceled,
+    /// Ended by policy: terminal.
+    Denied,
+    /// No way is left to verify it: terminal.
+    Failed,
+    /// The phone called within a minute after the window.
+    LateCall,
+}
+
+impl EventType {
+    /// Every type there is, for configuration that names them.
+    pub const ALL: [Self; 8] = [
+        Self::Created,
+        Self::CallReceived,
+        Self::Verified,
+        Self::Expired,
+        Self::Canceled,
+        Self::Denied,
+        Self::Failed,
+        Self::LateCall,
+    ];
+
+    /// The `type` of the body.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "verification.created",
+            Self::CallReceived => "verification.call_received",
+            Self::Verified => "verification.verified",
+            Self::Expired => "verification.expired",
+            Self::Canceled => "verification.canceled",
+            Self::Denied => "verification.denied",
+            Self::Failed => "verification.failed",
+            Self::LateCall => "verification.late_call",
+        }
+    }
+
+    /// Whether it tells of a terminal state: the default subscription.
+    #[must_use]
+    pub const fn is_terminal(self) -> bool {
+        matches!(self, Self::Verified | Self::Expired | Self::Canceled | Self::Denied | Self::Failed)
+    }
+}
+
+/// What an event tells of the call behind it. A restricted number is never in it, nor any other.
+#[derive(Debug, Clone)]
+pub struct CallFacts {
+    /// Id of the stored call.
+    pub id: CallRecordId,
+    /// Name of the trunk that carried it.
+    pub trunk: String,
+    /// What the call said.
+    pub event: CallEvent,
+}
+
+impl Serialize for CallFacts {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("id", &self.id.to_string())?;
+        map.serialize_entry("caller_source", &self.event.source.map(|source| source.as_str()))?;
+        map.serialize_entry("assurance", &self.event.assurance)?;
+        map.serialize_entry("reasons", &self.event.reasons)?;
+        map.serialize_entry("trunk", &self.trunk)?;
+        map.serialize_entry("received_at", &Timestamp(self.event.received_at))?;
+        map.end()
+    }
+}
+
+/// Renders the body of an event. `verification` is the record as the event leaves it; its `sequence` numbers the
+/// event. Metadata and reference have caps, so the body stays under 20 KB.
+#[must_use]
+pub fn body(kind: EventType, at: SystemTime, verification: &Verification, call: Option<&CallFacts>) -> String {
+    serde_json::to_string(&Body { kind, at, data: Data { verification, call } })
+        .expect("a map with text keys always becomes JSON")
+}
+
+struct Body<'a> {
+    kind: EventType,
+    at: SystemTime,
+    data: Data<'a>,
+}
+
+impl Serialize for Body<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(3))?;
+        map.serialize_entry("type", self.kind.as_str())?;
+        map.serialize_entry("timestamp", &Timestamp(self.at))?;
+        map.serialize_entry("data", &self.data)?;
+        map.end()
+    }
+}
+
+struct Data<'a> {
+    verification: &'a Verification,
+    call: Option<&'a CallFacts>,
+}
+
+impl Serialize for Data<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        self.verification.serialize_fields(&mut map)?;
+        map.serialize_entry("sequence", &self.verification.sequence)?;
+        if let Some(call) = self.call {
+            map.serialize_entry("call", call)?;
+        }
+        map.end()
+    }
+}

@@ -1,0 +1,147 @@
+//! What an application may ask, already checked field by field, and the answers.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::call::assurance::Assurance;
+use crate::e164::E164;
+use crate::matcher::verification::{Consent, Purpose, Status, VerificationId};
+
+/// The wish for a verification.
+#[derive(Debug, Clone)]
+pub struct NewVerification {
+    /// The phone to be proven.
+    pub phone: E164,
+    /// Window, 60 to 300 s; the application's own without it.
+    pub ttl: Option<Duration>,
+    /// What for.
+    pub purpose: Option<Purpose>,
+    /// The document agreed to: there exactly for `Purpose::Consent`.
+    pub consent: Option<Consent>,
+    /// The application's own name for it.
+    pub reference: Option<String>,
+    /// The application's own pairs.
+    pub metadata: BTreeMap<String, String>,
+    /// A level above the application's own.
+    pub minimum_assurance: Option<Assurance>,
+    /// BCP 47 tag.
+    pub locale: Option<String>,
+    /// Address of the user's device.
+    pub client_ip: Option<IpAddr>,
+    /// Name of the user's device.
+    pub client_device_id: Option<String>,
+    /// A pending verification of the same phone that ends for this one.
+    pub replaces: Option<VerificationId>,
+}
+
+/// The client's key for a request that it may send again (`Idempotency-Key`).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Idempotency {
+    /// Whose: a name of the API key, so that keys do not meet each other's.
+    pub scope: String,
+    /// The header's value, 1 to 255 visible ASCII characters.
+    pub key: String,
+    /// SHA-256 of method, path and body.
+    pub fingerprint: [u8; 32],
+}
+
+/// A request that was done, or was done before.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The verification.
+    pub id: VerificationId,
+    /// HTTP status as at the first time: 201 or 200.
+    pub status: u16,
+    /// The verification as JSON, byte for byte as at the first time.
+    pub body: String,
+    /// Whether this repeats an earlier answer.
+    pub replayed: bool,
+    /// The limits that the creation counted against.
+    pub limits: Vec<LimitState>,
+}
+
+/// How a limit stands after a creation was counted or refused (RateLimit header fields).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitState {
+    /// Its name in the configuration, such as `creates_per_phone`.
+    pub name: &'static str,
+    /// How many are allowed in `window`.
+    pub quota: u32,
+    /// The window.
+    pub window: Duration,
+    /// How many are left now.
+    pub remaining: u32,
+    /// When one more will be there; zero while some are left.
+    pub reset: Duration,
+}
+
+/// Why no verification was made. The API client acts on each.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// The phone has begun too many, or the application as a whole: later.
+    #[error("{} is used up", .exceeded.name)]
+    RateLimited {
+        /// The limit that refused.
+        exceeded: LimitState,
+        /// All limits that were looked at.
+        limits: Vec<LimitState>,
+    },
+    /// As many as allowed are pending for this phone.
+    #[error("this phone has as many pending verifications as it may have ({limit})")]
+    TooManyPending {
+        /// `pending_per_phone`.
+        limit: u32,
+        /// When the first of them ends at the latest.
+        retry_after: Duration,
+    },
+    /// Every number of the application is pending or resting for this phone.
+    #[error("every number is pending or resting for this phone")]
+    PhoneBusy {
+        /// When one may be free.
+        retry_after: Duration,
+    },
+    /// The application has no number at all.
+    #[error("no number is configured for this application")]
+    NoNumber,
+    /// The request asks for less than the application's own level.
+    #[error("minimum_assurance may not be lower than the application's own, {0:?}")]
+    AssuranceLowered(Assurance),
+    /// `replaces` names nothing of this application and phone.
+    #[error("replaces names no verification of this application and phone")]
+    ReplacesUnknown,
+    /// The node is about to stop.
+    #[error("this node is draining")]
+    Draining,
+    /// Shared with the other requests.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
+/// What can stand in the way of any request that changes something.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// The same key came with another body.
+    #[error("this Idempotency-Key was used with another request")]
+    IdempotencyMismatch,
+    /// The first request with this key has no answer yet.
+    #[error("a request with this Idempotency-Key is still running")]
+    IdempotencyRunning,
+    /// The store cannot write or read now; nothing was done.
+    #[error("the store cannot take this now")]
+    Unavailable,
+}
+
+/// Why a verification was not canceled.
+#[derive(Debug, thiserror::Error)]
+pub enum CancelError {
+    /// This application has none with that id.
+    #[error("no such verification")]
+    NotFound,
+    /// It has ended.
+    #[error("the verification has ended: {}", .0.as_str())]
+    Ended(Status),
+    /// Shared with the other requests.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
