@@ -177,6 +177,9 @@ const fn code_length(code: u16) -> usize {
 
 /// The calling code that begins `digits`. Codes are prefix-free, so the first that fits is the only one.
 fn country_code(digits: &[u8]) -> Option<u16> {
+    if digits.first() == Some(&b'0') {
+        return None;
+    }
     let mut code = 0u16;
     for &digit in digits.iter().take(3) {
         code = code * 10 + u16::from(digit - b'0');
@@ -217,6 +220,7 @@ mod tests {
             ("+9665000", NumberError::TooShort),
             ("+9665000001234567", NumberError::TooLong),
             ("+0500000123", NumberError::UnknownCountryCode),
+            ("+07700900123", NumberError::UnknownCountryCode),
             ("+2100000000", NumberError::UnknownCountryCode),
         ];
         for (text, fault) in cases {

@@ -1,5 +1,240 @@
-//! How a trunk's numbers without `+` are read.
+//! How a trunk's digits are read: the dialling prefixes and number lengths of its country.
 
-/// The country's prefixes and lengths, with the trunk's own habits.
+use rlibphonenumber::{PHONE_NUMBER_UTIL, PhoneNumber, Region, get_national_significant_number_owned as significant};
+
+use crate::e164::E164;
+
+/// Prefixes that some country dials before an international number (ITU-T E.164 Annex A calls them international
+/// prefixes). Which of them a country uses is asked of the numbering-plan library.
+const INTERNATIONAL_PREFIXES: [&str; 12] =
+    ["00", "011", "0011", "010", "001", "002", "009", "119", "810", "000", "990", "00700"];
+
+/// Prefixes that some country dials before a national number, likewise asked of the library.
+const TRUNK_PREFIXES: [&str; 5] = ["0", "8", "1", "06", "01"];
+
+/// Countries whose carriers send a mobile's national significant number bare, and the digit that it begins with.
+const BARE_MOBILES: [(&str, u8); 1] = [("SA", b'5')];
+
+/// What digits without `+` may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NumberFormat {
+    /// International or national form by their prefixes, or the country's own code without `+`.
+    Auto,
+    /// E.164 without `+`.
+    E164NoPlus,
+    /// As `Auto`, and bare digits are the national significant number.
+    Nsn,
+}
+
+/// The country is not one of ISO 3166 that has a numbering plan.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no country with a numbering plan; give two letters of ISO 3166 such as \"SA\"")]
+pub struct UnknownCountry(pub String);
+
+/// A country's prefixes and lengths, with the trunk's own habit.
 #[derive(Debug, Clone)]
-pub struct Dialplan {}
+pub struct Dialplan {
+    country: String,
+    code: u16,
+    code_digits: Vec<u8>,
+    international_prefixes: Vec<Vec<u8>>,
+    trunk_prefix: Vec<u8>,
+    /// Bit n is set where a national significant number can have n digits.
+    lengths: u32,
+    bare_mobile: Option<u8>,
+    format: NumberFormat,
+}
+
+impl Dialplan {
+    /// Collects the rules of `country`, two letters of ISO 3166 in either case.
+    ///
+    /// # Errors
+    /// [`UnknownCountry`].
+    pub fn for_country(country: &str, format: NumberFormat) -> Result<Self, UnknownCountry> {
+        let unknown = || UnknownCountry(country.chars().take(16).collect());
+        let country = country.to_ascii_uppercase();
+        let region: Region = country.parse().map_err(|_| unknown())?;
+        let plan = &*PHONE_NUMBER_UTIL;
+        let code = plan.get_country_code_for_region(region).ok_or_else(unknown)?;
+        let example = significant(&plan.get_example_number(region).map_err(|_| unknown())?);
+        let reads_as = |dialled: String, code: i32, number: &str| {
+            plan.parse(&dialled, Some(region))
+                .is_ok_and(|read| read.country_code == code && significant(&read) == number)
+        };
+        let is_international = |prefix: &str| reads_as(format!("{prefix}442079460200"), 44, "2079460200");
+        let is_trunk = |prefix: &str| reads_as(format!("{prefix}{example}"), code, &example);
+        let is_possible = |length: &u32| {
+            let national_number = 5 * 10u64.pow(length - 1);
+            plan.is_possible_number(&PhoneNumber { country_code: code, national_number, ..PhoneNumber::default() })
+        };
+        Ok(Self {
+            code: u16::try_from(code).map_err(|_| unknown())?,
+            code_digits: code.to_string().into_bytes(),
+            international_prefixes: INTERNATIONAL_PREFIXES
+                .iter()
+                .filter(|prefix| is_international(prefix))
+                .map(|prefix| prefix.as_bytes().to_vec())
+                .collect(),
+            trunk_prefix: TRUNK_PREFIXES
+                .iter()
+                .find(|prefix| is_trunk(prefix))
+                .map_or(Vec::new(), |prefix| prefix.as_bytes().to_vec()),
+            lengths: (4..=15).filter(is_possible).map(|length| 1 << length).sum(),
+            bare_mobile: BARE_MOBILES.iter().find(|(name, _)| *name == country).map(|(_, digit)| *digit),
+            country,
+            format,
+        })
+    }
+
+    /// The country, two upper-case letters.
+    #[must_use]
+    pub fn country(&self) -> &str {
+        &self.country
+    }
+
+    /// The trunk's habit.
+    #[must_use]
+    pub const fn format(&self) -> NumberFormat {
+        self.format
+    }
+
+    /// The country calling code.
+    #[must_use]
+    pub const fn country_code(&self) -> u16 {
+        self.code
+    }
+
+    /// Reads digits that came without `+`. `None` where no rule gives exactly one E.164 number.
+    #[must_use]
+    pub fn read(&self, digits: &[u8]) -> Option<E164> {
+        if self.format == NumberFormat::E164NoPlus {
+            return E164::from_digits(digits).ok();
+        }
+        if let Some(rest) = self.international_prefixes.iter().find_map(|prefix| digits.strip_prefix(&prefix[..])) {
+            return E164::from_digits(rest).ok();
+        }
+        if self.has_trunk_prefix(digits) {
+            return self.national(&digits[self.trunk_prefix.len()..]);
+        }
+        if (self.sends_bare(digits) || self.format == NumberFormat::Nsn)
+            && let Some(number) = self.national(digits)
+        {
+            return Some(number);
+        }
+        self.national(digits.strip_prefix(&self.code_digits[..])?)
+    }
+
+    /// Reads a number whose context is global: `+966` before `0500000123` or `500000123` (RFC 3966 5.1.5).
+    #[must_use]
+    pub fn read_in_context(&self, context: &[u8], digits: &[u8]) -> Option<E164> {
+        if context == self.code_digits {
+            return self.national(if self.has_trunk_prefix(digits) {
+                &digits[self.trunk_prefix.len()..]
+            } else {
+                digits
+            });
+        }
+        let mut buffer = [0u8; E164::MAX_DIGITS];
+        let whole = buffer.get_mut(..context.len() + digits.len())?;
+        whole[..context.len()].copy_from_slice(context);
+        whole[context.len()..].copy_from_slice(digits);
+        E164::from_digits(whole).ok()
+    }
+
+    fn has_trunk_prefix(&self, digits: &[u8]) -> bool {
+        !self.trunk_prefix.is_empty() && digits.starts_with(&self.trunk_prefix)
+    }
+
+    /// Whether people of the country write numbers without any prefix: where there is no trunk prefix, in the North
+    /// American plan (its prefix 1 may be left out), and for the mobiles of some countries.
+    fn sends_bare(&self, digits: &[u8]) -> bool {
+        self.trunk_prefix.is_empty()
+            || self.code == 1
+            || (self.bare_mobile.is_some() && digits.first().copied() == self.bare_mobile)
+    }
+
+    /// Puts the calling code before a national significant number of a possible length.
+    fn national(&self, digits: &[u8]) -> Option<E164> {
+        let possible = digits.len() < 32 && self.lengths & (1 << digits.len()) != 0;
+        if !possible || self.has_trunk_prefix(digits) && self.code != 1 {
+            return None;
+        }
+        let mut buffer = [0u8; E164::MAX_DIGITS];
+        let code = self.code_digits.len();
+        let whole = buffer.get_mut(..code + digits.len())?;
+        whole[..code].copy_from_slice(&self.code_digits);
+        whole[code..].copy_from_slice(digits);
+        E164::from_digits(whole).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(country: &str, format: NumberFormat, digits: &str) -> Option<String> {
+        Dialplan::for_country(country, format).unwrap().read(digits.as_bytes()).map(|number| number.to_string())
+    }
+
+    #[test]
+    fn national_and_international_forms_are_read_by_country() {
+        for (country, digits, number) in [
+            ("GB", "00447700900123", "+447700900123"),
+            ("GB", "07700900123", "+447700900123"),
+            ("GB", "447700900123", "+447700900123"),
+            ("US", "011447700900123", "+447700900123"),
+            ("US", "2025550143", "+12025550143"),
+            ("US", "12025550143", "+12025550143"),
+            ("SA", "0500000123", "+966500000123"),
+            ("SA", "500000123", "+966500000123"),
+            ("SA", "966500000123", "+966500000123"),
+            ("SA", "00966500000123", "+966500000123"),
+            ("ES", "612345678", "+34612345678"),
+            ("IT", "0612345678", "+390612345678"),
+            ("AU", "0011447700900123", "+447700900123"),
+        ] {
+            assert_eq!(read(country, NumberFormat::Auto, digits).as_deref(), Some(number), "{country} {digits}");
+        }
+    }
+
+    #[test]
+    fn what_could_be_two_numbers_is_none() {
+        for (country, digits) in [
+            ("GB", "7700900123"),
+            ("GB", "2020"),
+            ("SA", "9660500000123"),
+            ("SA", "110000042"),
+            ("US", "0"),
+            ("GB", "0"),
+            ("GB", "00"),
+        ] {
+            assert_eq!(read(country, NumberFormat::Auto, digits), None, "{country} {digits}");
+        }
+    }
+
+    #[test]
+    fn a_trunks_habit_decides_what_bare_digits_are() {
+        assert_eq!(read("GB", NumberFormat::Nsn, "7700900123").as_deref(), Some("+447700900123"));
+        assert_eq!(read("GB", NumberFormat::E164NoPlus, "966500000123").as_deref(), Some("+966500000123"));
+        assert_eq!(read("GB", NumberFormat::E164NoPlus, "07700900123"), None);
+    }
+
+    #[test]
+    fn a_global_context_stands_before_the_number() {
+        let plan = Dialplan::for_country("SA", NumberFormat::Auto).unwrap();
+        let read = |context: &str, digits: &str| {
+            plan.read_in_context(context.as_bytes(), digits.as_bytes()).map(|n| n.to_string())
+        };
+        assert_eq!(read("966", "0500000123").as_deref(), Some("+966500000123"));
+        assert_eq!(read("44", "7700900123").as_deref(), Some("+447700900123"));
+        assert_eq!(read("44", "77009001234567"), None);
+    }
+
+    #[test]
+    fn countries_without_a_plan_are_refused() {
+        for country in ["", "XX", "SAU", "s"] {
+            assert!(Dialplan::for_country(country, NumberFormat::Auto).is_err(), "{country}");
+        }
+        assert_eq!(Dialplan::for_country("sa", NumberFormat::Auto).unwrap().country(), "SA");
+    }
+}

@@ -2,9 +2,14 @@
 //!
 //! Owns what a call says about its caller: which header names the number, whether that number is usable, how the call
 //! was forwarded, and the level of proof that follows. Does not know verifications: it never learns whether anybody
-//! waits for this call. Pure: message in, facts out.
+//! waits for this call. Pure: message in, facts out, nothing allocated.
 
 pub mod assurance;
 pub mod dialplan;
 pub mod event;
+pub mod forwarding;
+pub mod identity;
+pub mod judge;
+pub mod number;
+pub mod privacy;
 pub mod trunk;

@@ -1,0 +1,116 @@
+//! The judgement of a call: identity, forwarding and the trunk's standing make a level of proof with its reasons.
+
+use std::time::SystemTime;
+
+use super::assurance::{Assurance, Reason, Reasons};
+use super::event::{CallEvent, CallKey, CallerSource, TrunkId};
+use super::forwarding;
+use super::identity::{self, Identity};
+use super::number;
+use super::trunk::{DidSource, Forwarded, Scope, Trunk, Trust};
+use crate::e164::E164;
+use crate::sip::message::{HeaderName, Message, NameAddr, Uri};
+
+/// The parts of an INVITE that are judged.
+#[derive(Debug, Clone, Copy)]
+pub struct Invite<'a> {
+    /// The message.
+    pub message: Message<'a>,
+    /// Its Request-URI.
+    pub uri: &'a [u8],
+    /// Its From.
+    pub from: NameAddr<'a>,
+    /// Its To.
+    pub to: NameAddr<'a>,
+    /// What tells the call from another.
+    pub key: CallKey,
+    /// When it came in, UTC.
+    pub received_at: SystemTime,
+}
+
+/// Judges a call that came over `trunk`. `is_own` knows the numbers that people call.
+pub fn judge(invite: &Invite<'_>, id: TrunkId, trunk: &Trunk, is_own: impl Fn(E164) -> bool) -> CallEvent {
+    let identity = identity::read(&invite.message, &invite.from, trunk);
+    let mut reasons = Reasons::NONE;
+    let mut caller = identity.caller;
+    if caller.is_ok_and(|(number, _)| is_own(number)) {
+        // One of our numbers as a caller is a forgery or a loop, the sign of ring-back phishing.
+        caller = Err(Reason::OwnNumber);
+    }
+    let mut assurance = match caller {
+        Ok((number, source)) => level(trunk, number, source),
+        Err(reason) => {
+            reasons = reasons.with(reason);
+            Assurance::D
+        }
+    };
+    let presented = match caller {
+        Ok((number, source)) => {
+            let difference = difference(&identity, number, source, trunk.asserted_trust);
+            if let Some((reason, _)) = difference {
+                reasons = reasons.with(reason);
+                if reason == Reason::FromPaiMismatch {
+                    assurance = Assurance::D;
+                }
+            }
+            difference.map(|(_, presented)| presented)
+        }
+        Err(_) => None,
+    };
+    if forwarding::is_forwarded(&invite.message) {
+        reasons = reasons.with(Reason::Forwarded);
+        assurance = match trunk.forwarded {
+            Forwarded::Refuse => Assurance::D,
+            Forwarded::Flag => assurance.min(Assurance::C),
+        };
+    }
+    CallEvent {
+        key: invite.key,
+        trunk: id,
+        caller: caller.ok().map(|(number, _)| number),
+        presented,
+        source: caller.ok().map(|(_, source)| source),
+        presentation: if caller.is_ok() { identity.presentation } else { super::event::Presentation::Unavailable },
+        dialled: dialled(invite, trunk, is_own),
+        assurance,
+        reasons,
+        received_at: invite.received_at,
+    }
+}
+
+/// The level before contrary signs: From alone is C; an asserted number is worth what stands behind the trunk.
+fn level(trunk: &Trunk, caller: E164, source: CallerSource) -> Assurance {
+    match (source, trunk.asserted_trust) {
+        (CallerSource::From, _) | (_, Trust::None | Trust::Customer) => Assurance::C,
+        (CallerSource::Pai, Trust::OnNet) => Assurance::A,
+        (CallerSource::Pai, Trust::Operator) => {
+            let domestic = trunk.scope == Scope::National && caller.country_code() == trunk.dialplan.country_code();
+            if domestic { Assurance::B } else { Assurance::C }
+        }
+    }
+}
+
+/// Where From and the asserted identity name two numbers: the one that does not count, and what that means. A network
+/// that is trusted to assert may let its customer present another number; anywhere else it is a contrary sign.
+fn difference(identity: &Identity, caller: E164, source: CallerSource, trust: Trust) -> Option<(Reason, E164)> {
+    let trusted = matches!(trust, Trust::Operator | Trust::OnNet);
+    let other = match source {
+        CallerSource::Pai => identity.presented?,
+        CallerSource::From => identity.asserted?,
+    };
+    let reason =
+        if source == CallerSource::Pai && trusted { Reason::PresentedDiffers } else { Reason::FromPaiMismatch };
+    (other != caller).then_some((reason, other))
+}
+
+/// The dialled number: the reading that is one of our numbers, else the dialplan's.
+fn dialled(invite: &Invite<'_>, trunk: &Trunk, is_own: impl Fn(E164) -> bool) -> Option<E164> {
+    let uri = match trunk.did {
+        DidSource::RequestUri => invite.uri,
+        DidSource::To => invite.to.uri,
+        DidSource::PCalledPartyId => NameAddr::parse(invite.message.only(HeaderName::PCalledPartyId)?)?.uri,
+    };
+    let mut candidates = number::candidates(&Uri::parse(uri)?, &trunk.dialplan);
+    let first = candidates.next()?;
+    if is_own(first) { Some(first) } else { candidates.find(|number| is_own(*number)).or(Some(first)) }
+}

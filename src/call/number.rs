@@ -1,0 +1,166 @@
+//! A telephone number out of a URI (RFC 3966, RFC 3261 19.1.6).
+
+use super::dialplan::Dialplan;
+use crate::e164::E164;
+use crate::sip::message::uri::unescape;
+use crate::sip::message::{Params, Uri};
+
+/// Longest user part that is looked at, escapes decoded.
+const MAX_USER: usize = 64;
+
+/// What a URI says about a telephone number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// Nothing that looks like a number: a name, `anonymous`, an empty user, zeros alone.
+    Nothing,
+    /// Digits that are no E.164 number by the trunk's dialplan.
+    Invalid,
+    /// A number.
+    Number(E164),
+}
+
+/// Reads the number of a URI. A password is never looked at.
+#[must_use]
+pub fn read(uri: &Uri<'_>, plan: &Dialplan) -> Reading {
+    match uri {
+        Uri::Sip(uri) => subscriber(uri.user, uri.user_params, plan),
+        Uri::Tel(uri) => subscriber(uri.number, uri.params, plan),
+        Uri::Other => Reading::Nothing,
+    }
+}
+
+/// Every E.164 reading that the user of a URI allows, best first: for dialled numbers, which are compared with the
+/// numbers that this node owns.
+pub fn candidates(uri: &Uri<'_>, plan: &Dialplan) -> impl Iterator<Item = E164> + use<> {
+    let (user, params) = match uri {
+        Uri::Sip(uri) => (uri.user, uri.user_params),
+        Uri::Tel(uri) => (uri.number, uri.params),
+        Uri::Other => (&b""[..], Params(b"")),
+    };
+    let by_plan = match subscriber(user, params, plan) {
+        Reading::Number(number) => Some(number),
+        Reading::Nothing | Reading::Invalid => None,
+    };
+    let mut digits = Digits::default();
+    let without_plus = digits.collect(user).then(|| E164::from_digits(digits.as_slice()).ok()).flatten();
+    by_plan.into_iter().chain(without_plus)
+}
+
+fn subscriber(user: &[u8], params: Params<'_>, plan: &Dialplan) -> Reading {
+    let mut digits = Digits::default();
+    let readable = digits.collect(user);
+    if !digits.any_but_zero() || user.first().is_some_and(u8::is_ascii_alphabetic) {
+        return Reading::Nothing;
+    }
+    if !readable {
+        return Reading::Invalid;
+    }
+    let number = if digits.plus {
+        E164::from_digits(digits.as_slice()).ok()
+    } else if let Some([b'+', context @ ..]) = params.value("phone-context") {
+        let mut code = Digits::default();
+        code.collect(context).then(|| plan.read_in_context(code.as_slice(), digits.as_slice())).flatten()
+    } else {
+        plan.read(digits.as_slice())
+    };
+    number.map_or(Reading::Invalid, Reading::Number)
+}
+
+/// Digits without the visual separators of RFC 3966 5.1.1, and whether a `+` stood before them.
+#[derive(Default)]
+struct Digits {
+    buffer: [u8; 24],
+    length: usize,
+    plus: bool,
+}
+
+impl Digits {
+    /// Takes the digits out of `text`; whether there was nothing else in it.
+    fn collect(&mut self, text: &[u8]) -> bool {
+        let mut decoded = [0u8; MAX_USER];
+        let Some(text) = unescape(text, &mut decoded) else {
+            // Too long for a number, but with digits it is still not nothing.
+            self.buffer[0] = b'9';
+            self.length = 1;
+            return false;
+        };
+        let mut readable = true;
+        for (index, &byte) in text.iter().enumerate() {
+            match byte {
+                b'0'..=b'9' => match self.buffer.get_mut(self.length) {
+                    Some(place) => {
+                        *place = byte;
+                        self.length += 1;
+                    }
+                    None => readable = false,
+                },
+                b'+' if index == 0 => self.plus = true,
+                b'-' | b'.' | b'(' | b')' | b' ' => {}
+                _ => readable = false,
+            }
+        }
+        readable
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        &self.buffer[..self.length]
+    }
+
+    fn any_but_zero(&self) -> bool {
+        self.as_slice().iter().any(|&digit| digit != b'0')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::dialplan::NumberFormat;
+
+    fn gb(uri: &str) -> Reading {
+        let plan = Dialplan::for_country("GB", NumberFormat::Auto).unwrap();
+        read(&Uri::parse(uri.as_bytes()).unwrap(), &plan)
+    }
+
+    #[test]
+    fn numbers_are_read_from_any_legal_form() {
+        let number = Reading::Number("+447700900123".parse().unwrap());
+        for uri in [
+            "sip:+447700900123@c.example",
+            "tel:+44-7700-900123",
+            "tel:+44(7700)900.123",
+            "sip:%2B447700900123@c.example",
+            "sip:+447700900123:secret@c.example",
+            "sip:+447700900123;npdi;rn=+447700900000@c.example",
+            "sip:07700900123@c.example",
+            "tel:7700900123;phone-context=+44",
+            "tel:07700900123;phone-context=op.example",
+        ] {
+            assert_eq!(gb(uri), number, "{uri}");
+        }
+    }
+
+    #[test]
+    fn names_are_nothing_and_bad_digits_invalid() {
+        for uri in [
+            "sip:anonymous@a.invalid",
+            "sip:gw.example",
+            "sip:0000000000@c",
+            "sip:+@c",
+            "sip:Coinline/Payphone@c",
+            "sip:trunk1@c",
+        ] {
+            assert_eq!(gb(uri), Reading::Nothing, "{uri}");
+        }
+        let long = format!("sip:{}@c", "1".repeat(200));
+        for uri in [
+            "sip:7700900123@c",
+            "sip:+0500000123@c",
+            "sip:1234#447700900123@c",
+            "sip:+4477009001234567@c",
+            "tel:2020;phone-context=+44",
+            &long,
+        ] {
+            assert_eq!(gb(uri), Reading::Invalid, "{uri}");
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! One pass over a message that notes where the header fields stand (RFC 3261 7).
+
+use super::header::HeaderName;
+use super::lex;
+use super::method::Method;
+
+/// Most header fields in a message; one more is answered 513.
+pub const MAX_HEADER_FIELDS: usize = 256;
+
+/// The bytes are no SIP message, not even a broken one that could be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ScanError {
+    /// Nothing but line ends: a keep-alive (RFC 5626 3.5.1).
+    #[error("keep-alive")]
+    Empty,
+    /// The first line is neither a request line nor a status line.
+    #[error("not SIP")]
+    NotSip,
+}
+
+/// What is wrong with a message whose header fields could still be found. The first fault counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// A line that is no header field, a request line with stray spaces, or no empty line at the end: answered 400.
+    Malformed,
+    /// More than [`MAX_HEADER_FIELDS`]: answered 513.
+    TooManyHeaderFields,
+}
+
+/// The first line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartLine<'a> {
+    /// RFC 3261 7.1.
+    Request {
+        /// The method.
+        method: Method,
+        /// The method as written.
+        method_name: &'a [u8],
+        /// The Request-URI as written.
+        uri: &'a [u8],
+        /// Whether the version is SIP/2.0.
+        version_2: bool,
+    },
+    /// RFC 3261 7.2.
+    Response,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Field {
+    name: HeaderName,
+    start: u32,
+    end: u32,
+}
+
+/// Scans messages one after the other, keeping its memory.
+#[derive(Debug, Default)]
+pub struct Scanner {
+    fields: Vec<Field>,
+}
+
+/// A message whose header fields have been found.
+#[derive(Debug, Clone, Copy)]
+pub struct Message<'a> {
+    bytes: &'a [u8],
+    fields: &'a [Field],
+    start_line: StartLine<'a>,
+    body: usize,
+    fault: Option<Fault>,
+}
+
+impl Scanner {
+    /// Finds the header fields of one message. Lines end in CRLF, or in LF alone for senders that know no better;
+    /// leading line ends are skipped (RFC 3261 7.5).
+    ///
+    /// # Errors
+    /// [`ScanError`] where there is nothing that could be answered.
+    pub fn scan<'a>(&'a mut self, bytes: &'a [u8]) -> Result<Message<'a>, ScanError> {
+        self.fields.clear();
+        let begin = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).ok_or(ScanError::Empty)?;
+        // Offsets are 32 bits wide; no transport hands over more than 64 KiB.
+        if u32::try_from(bytes.len()).is_err() {
+            return Err(ScanError::NotSip);
+        }
+        let mut fault = None;
+        let first_end = memchr::memchr(b'\n', &bytes[begin..]).map_or(bytes.len(), |found| begin + found);
+        let start_line = start_line(without_cr(&bytes[begin..first_end]), &mut fault).ok_or(ScanError::NotSip)?;
+
+        let mut count = 0;
+        let mut position = first_end + 1;
+        let body = loop {
+            let Some(rest) = bytes.get(position..).filter(|rest| !rest.is_empty()) else {
+                fault.get_or_insert(Fault::Malformed);
+                break bytes.len();
+            };
+            let end = position + line_end(rest);
+            let line = without_cr(&bytes[position..end]);
+            if line.is_empty() {
+                break (end + 1).min(bytes.len());
+            }
+            count += 1;
+            if count > MAX_HEADER_FIELDS {
+                fault.get_or_insert(Fault::TooManyHeaderFields);
+            } else if !self.note(line, position) {
+                fault.get_or_insert(Fault::Malformed);
+            }
+            position = end + 1;
+        };
+        Ok(Message { bytes, fields: &self.fields, start_line, body, fault })
+    }
+
+    /// Notes one header field that stands at `offset`; whether it is one.
+    fn note(&mut self, line: &[u8], offset: usize) -> bool {
+        let Some(colon) = memchr::memchr(b':', line) else { return false };
+        let name = lex::trim(&line[..colon]);
+        if !lex::is_token_text(name) || lex::is_lws(line[0]) {
+            return false;
+        }
+        let Some(name) = HeaderName::of(name) else { return true };
+        let value = &line[colon + 1..];
+        let trimmed = lex::trim(value);
+        let leading = value.iter().take_while(|&&byte| lex::is_lws(byte)).count();
+        let start = if trimmed.is_empty() { offset + line.len() } else { offset + colon + 1 + leading };
+        let (Ok(start), Ok(end)) = (u32::try_from(start), u32::try_from(start + trimmed.len())) else { return false };
+        self.fields.push(Field { name, start, end });
+        true
+    }
+}
+
+impl<'a> Message<'a> {
+    /// The first line.
+    #[must_use]
+    pub const fn start_line(&self) -> StartLine<'a> {
+        self.start_line
+    }
+
+    /// What is wrong with the message as a whole.
+    #[must_use]
+    pub const fn fault(&self) -> Option<Fault> {
+        self.fault
+    }
+
+    /// What stands behind the header fields.
+    #[must_use]
+    pub fn body(&self) -> &'a [u8] {
+        &self.bytes[self.body..]
+    }
+
+    /// The values of the fields of this name, in their order. Each may hold a comma-separated list.
+    pub fn values(&self, name: HeaderName) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let bytes = self.bytes;
+        self.fields
+            .iter()
+            .filter(move |field| field.name == name)
+            .map(move |field| &bytes[field.start as usize..field.end as usize])
+    }
+
+    /// The value of a field that may stand once; `None` when it is absent or repeated.
+    #[must_use]
+    pub fn only(&self, name: HeaderName) -> Option<&'a [u8]> {
+        let mut values = self.values(name);
+        let value = values.next()?;
+        values.next().is_none().then_some(value)
+    }
+}
+
+/// Length of a header field up to its line end, folded lines included (RFC 3261 7.3.1).
+fn line_end(text: &[u8]) -> usize {
+    let mut from = 0;
+    loop {
+        let Some(found) = memchr::memchr(b'\n', &text[from..]) else { return text.len() };
+        let end = from + found;
+        // An empty first line is the end of the header fields, whatever the body begins with.
+        let empty = without_cr(&text[..end]).is_empty();
+        match text.get(end + 1) {
+            Some(b' ' | b'\t') if !empty => from = end + 1,
+            _ => return end,
+        }
+    }
+}
+
+fn without_cr(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+fn start_line<'a>(line: &'a [u8], fault: &mut Option<Fault>) -> Option<StartLine<'a>> {
+    if line.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"SIP/")) {
+        return Some(StartLine::Response);
+    }
+    let method_end = memchr::memchr(b' ', line)?;
+    let version_start = memchr::memrchr(b' ', lex::trim(line))? + 1;
+    let (method_name, version) = (&line[..method_end], &lex::trim(line)[version_start..]);
+    if !lex::is_token_text(method_name)
+        || version_start <= method_end + 1
+        || !version.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"SIP/"))
+    {
+        return None;
+    }
+    let uri = &line[method_end + 1..version_start - 1];
+    if uri.is_empty() || uri.iter().any(|&byte| lex::is_lws(byte)) || lex::trim(line).len() != line.len() {
+        fault.get_or_insert(Fault::Malformed);
+    }
+    let version_2 = version.eq_ignore_ascii_case(b"SIP/2.0");
+    Some(StartLine::Request { method: Method::of(method_name), method_name, uri: lex::trim(uri), version_2 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scanned<T>(text: &[u8], check: impl FnOnce(Result<Message<'_>, ScanError>) -> T) -> T {
+        check(Scanner::default().scan(text))
+    }
+
+    #[test]
+    fn fields_are_found_folded_or_compact_and_trimmed() {
+        let text = b"\r\nINVITE sip:a@b SIP/2.0\r\nf :  <sip:x@y>\r\n ;tag=1 \r\nX: y\r\nTo:\r\nv: one\r\nVia: two\r\n\r\nbody";
+        scanned(text, |message| {
+            let message = message.unwrap();
+            assert_eq!(message.fault(), None);
+            assert_eq!(message.only(HeaderName::From), Some(&b"<sip:x@y>\r\n ;tag=1"[..]));
+            assert_eq!(message.only(HeaderName::To), Some(&b""[..]));
+            assert_eq!(message.values(HeaderName::Via).collect::<Vec<_>>(), [b"one", b"two"]);
+            assert_eq!(message.only(HeaderName::Via), None);
+            assert_eq!(message.body(), b"body");
+        });
+    }
+
+    #[test]
+    fn lf_alone_ends_a_line() {
+        scanned(b"ACK sip:a@b SIP/2.0\nCall-ID: 1\n\n", |message| {
+            let message = message.unwrap();
+            assert_eq!(message.only(HeaderName::CallId), Some(&b"1"[..]));
+            assert_eq!(message.fault(), None);
+        });
+    }
+
+    #[test]
+    fn a_body_that_begins_with_space_is_no_folded_line() {
+        scanned(b"ACK sip:a@b SIP/2.0\r\nCall-ID: 1\r\n\r\n body", |message| {
+            assert_eq!(message.unwrap().body(), b" body");
+        });
+    }
+
+    #[test]
+    fn faults_are_noted_and_the_rest_is_still_found() {
+        for (text, fault) in [
+            (&b"INVITE sip:a@b SIP/2.0\r\nno colon\r\nCall-ID: 1\r\n\r\n"[..], Fault::Malformed),
+            (b"INVITE  sip:a@b SIP/2.0\r\nCall-ID: 1\r\n\r\n", Fault::Malformed),
+            (b"INVITE sip:a@b SIP/2.0 \r\nCall-ID: 1\r\n\r\n", Fault::Malformed),
+            (b"INVITE sip:a b SIP/2.0\r\nCall-ID: 1\r\n\r\n", Fault::Malformed),
+            (b"INVITE sip:a@b SIP/2.0\r\nCall-ID: 1\r\n", Fault::Malformed),
+            (b"INVITE sip:a@b SIP/2.0\r\nCall-ID: 1", Fault::Malformed),
+        ] {
+            scanned(text, |message| {
+                let message = message.unwrap();
+                assert_eq!(message.fault(), Some(fault), "{}", text.escape_ascii());
+                assert_eq!(message.only(HeaderName::CallId), Some(&b"1"[..]), "{}", text.escape_ascii());
+            });
+        }
+        let many = format!("INVITE sip:a@b SIP/2.0\r\nCall-ID: 1\r\n{}\r\n", "X: y\r\n".repeat(MAX_HEADER_FIELDS));
+        scanned(many.as_bytes(), |message| assert_eq!(message.unwrap().fault(), Some(Fault::TooManyHeaderFields)));
+    }
+
+    #[test]
+    fn what_is_not_sip_is_told_apart_from_a_keep_alive() {
+        for text in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\0\0\0\0", b"INVITE", b"INVITE SIP/2.0\r\n\r\n", b" SIP/2.0\r\n"]
+        {
+            scanned(text, |message| assert_eq!(message.err(), Some(ScanError::NotSip), "{}", text.escape_ascii()));
+        }
+        scanned(b"\r\n\r\n", |message| assert_eq!(message.err(), Some(ScanError::Empty)));
+        scanned(b"SIP/2.0 200 OK\r\n\r\n", |message| assert_eq!(message.unwrap().start_line(), StartLine::Response));
+    }
+}

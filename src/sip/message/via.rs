@@ -1,0 +1,90 @@
+//! Via (RFC 3261 20.42) and `rport` (RFC 3581).
+
+use super::lex;
+use super::params::Params;
+
+/// The topmost Via of a request: where its response goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Via<'a> {
+    /// Protocol, version, transport and sent-by as written.
+    pub head: &'a [u8],
+    /// Host of sent-by, an IPv6 reference with its brackets.
+    pub host: &'a [u8],
+    /// Port of sent-by, where given.
+    pub port: Option<u16>,
+    /// All parameters.
+    pub params: Params<'a>,
+    /// What follows the topmost value in the same header field, from its comma on; empty when nothing does.
+    pub rest: &'a [u8],
+    /// The topmost value as written.
+    pub raw: &'a [u8],
+}
+
+impl<'a> Via<'a> {
+    /// Reads the first value of a Via header field.
+    #[must_use]
+    pub fn parse(value: &'a [u8]) -> Option<Self> {
+        let end = lex::find_unquoted(value, b",", false).unwrap_or(value.len());
+        let (raw, rest) = value.split_at(end);
+        let raw = lex::trim(raw);
+        let head_end = memchr::memchr(b';', raw).unwrap_or(raw.len());
+        let head = lex::trim(&raw[..head_end]);
+        // sent-protocol is name / version / transport, white space allowed around each slash.
+        let mut parts = head.splitn(3, |&byte| byte == b'/');
+        let (name, version) = (lex::trim(parts.next()?), lex::trim(parts.next()?));
+        let behind = lex::trim(parts.next()?);
+        let transport_end = behind.iter().position(|&byte| lex::is_lws(byte))?;
+        if !name.eq_ignore_ascii_case(b"SIP") || version != b"2.0" || !lex::is_token_text(&behind[..transport_end]) {
+            return None;
+        }
+        let (host, port) = lex::host_port(&behind[transport_end..])?;
+        Some(Self { head, host, port, params: Params(&raw[head_end..]), rest, raw })
+    }
+
+    /// The `branch` parameter.
+    #[must_use]
+    pub fn branch(&self) -> Option<&'a [u8]> {
+        self.params.value("branch")
+    }
+
+    /// Whether the branch is globally unique (RFC 3261 8.1.1.7), not one of RFC 2543.
+    #[must_use]
+    pub fn has_magic_cookie(&self) -> bool {
+        self.branch().is_some_and(|branch| branch.starts_with(b"z9hG4bK"))
+    }
+
+    /// Whether the peer asks for the response to come back to its source port (RFC 3581 3).
+    #[must_use]
+    pub fn wants_rport(&self) -> bool {
+        self.params.find("rport").is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn white_space_and_lists_are_read() {
+        let via = Via::parse(b"SIP / 2.0 / UDP  [2001:db8::9]:5070 ;branch=z9hG4bK1;rport, SIP/2.0/UDP b").unwrap();
+        assert_eq!((via.host, via.port), (&b"[2001:db8::9]"[..], Some(5070)));
+        assert_eq!(via.branch(), Some(&b"z9hG4bK1"[..]));
+        assert!(via.has_magic_cookie() && via.wants_rport());
+        assert_eq!(via.rest, b", SIP/2.0/UDP b");
+    }
+
+    #[test]
+    fn broken_values_are_refused() {
+        for wrong in [
+            &b""[..],
+            b"SIP/2.0/UDP",
+            b"SIP/2.0 a",
+            b"HTTP/2.0/UDP a",
+            b"SIP/3.0/UDP a",
+            b"SIP/2.0/UDP a:x",
+            b"SIP/2.0/U@P a",
+        ] {
+            assert_eq!(Via::parse(wrong), None, "{}", wrong.escape_ascii());
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! A request whose mandatory fields are there and readable (RFC 3261 8.1.1).
+
+use crate::sip::message::{CSeq, HeaderName, Message, Method, NameAddr, StartLine, Via};
+
+/// A request that can be judged.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The message it is read from.
+    pub message: Message<'a>,
+    /// Its method.
+    pub method: Method,
+    /// The Request-URI as written.
+    pub uri: &'a [u8],
+    /// The topmost Via.
+    pub via: Via<'a>,
+    /// From.
+    pub from: NameAddr<'a>,
+    /// To.
+    pub to: NameAddr<'a>,
+    /// Call-ID.
+    pub call_id: &'a [u8],
+    /// CSeq.
+    pub cseq: CSeq<'a>,
+}
+
+impl<'a> Request<'a> {
+    /// Reads the mandatory fields. `None` where one is missing, repeated or broken, or CSeq names another method.
+    #[must_use]
+    pub fn read(message: Message<'a>, via: Via<'a>) -> Option<Self> {
+        let StartLine::Request { method, method_name, uri, .. } = message.start_line() else { return None };
+        let from = NameAddr::parse(message.only(HeaderName::From)?)?;
+        let to = NameAddr::parse(message.only(HeaderName::To)?)?;
+        let call_id = message.only(HeaderName::CallId).filter(|value| !value.is_empty())?;
+        let cseq = CSeq::parse(message.only(HeaderName::CSeq)?)?;
+        (cseq.method_name == method_name).then_some(Self { message, method, uri, via, from, to, call_id, cseq })
+    }
+}
