@@ -4,4 +4,7 @@
 //! clocks: time comes as an argument. Invariant: a pair belongs to at most one verification, and one call claims at
 //! most one.
 
+pub mod deadline;
+pub mod index;
+pub mod pair;
 pub mod verification;

@@ -3,44 +3,138 @@
 //! Owns the order of things: memory elects, the row confirms, the answer follows the commit. Does not see SIP, HTTP or
 //! sockets. Invariant: one INVITE verifies at most one verification, and a verification has one terminal state.
 
+mod cancel;
+pub mod claims;
+pub mod clock;
+mod create;
+mod expiry;
+mod idempotency;
+pub mod limits;
+pub mod recent_calls;
+mod recover;
 pub mod request;
 pub mod settings;
+mod take_call;
 
-use request::{Answer, CancelError, CreateError, Idempotency, NewVerification, RequestError};
-use settings::ApplicationId;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
 
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use prometheus::IntCounter;
+
+use crate::e164::E164;
+use crate::matcher::index::Matcher;
+use crate::matcher::pair::{PairKey, Pending};
 use crate::matcher::verification::{Verification, VerificationId};
+use crate::store::Store;
+use crate::telemetry::health::Health;
+use crate::telemetry::metrics::Metrics;
+use claims::Claims;
+use clock::Clock;
+use limits::ApplicationLimits;
+use recent_calls::RecentCalls;
+pub use recover::Restored;
+use request::RequestError;
+use settings::{ApplicationId, Settings};
+use take_call::CallOutcome;
+pub use take_call::{Held, Taken};
 
-/// The application's facade. Cheap to share behind an `Arc`.
-pub struct Verify {}
+/// Most calls a second that leave a note without verifying. Notes are hints; a flood of calls must not fill the disk.
+const NOTES_PER_SECOND: NonZeroU32 = NonZeroU32::new(200).expect("200 is not zero");
+
+/// The application's facade. Cheap to clone.
+#[derive(Clone)]
+pub struct Verify {
+    core: Arc<Core>,
+}
+
+struct Core {
+    settings: Settings,
+    /// Keys the index of pairs.
+    secret: [u8; 16],
+    clock: Clock,
+    store: Store,
+    metrics: Metrics,
+    health: Arc<Health>,
+    matcher: Matcher,
+    recent: Arc<RecentCalls>,
+    claims: Claims,
+    running: Arc<idempotency::Running>,
+    /// By application.
+    limits: Vec<ApplicationLimits>,
+    notes: DefaultDirectRateLimiter,
+    /// `calls_total` by trunk and outcome.
+    calls: Vec<[IntCounter; CallOutcome::ALL.len()]>,
+}
 
 impl Verify {
-    /// Begins a verification. The pair is durable when this returns.
-    pub async fn create(
-        &self,
-        _application: ApplicationId,
-        _wish: NewVerification,
-        _idempotency: Option<Idempotency>,
-    ) -> Result<Answer, CreateError> {
-        todo!()
+    /// Puts the application together. Nothing is pending until [`Verify::recover`] has run.
+    #[must_use]
+    pub fn new(
+        settings: Settings,
+        secret: [u8; 16],
+        clock: Clock,
+        store: Store,
+        recent: Arc<RecentCalls>,
+        metrics: Metrics,
+        health: Arc<Health>,
+    ) -> Self {
+        let counters = |trunk: &String| {
+            CallOutcome::ALL.map(|outcome| metrics.calls.with_label_values(&[trunk.as_str(), outcome.as_str()]))
+        };
+        let core = Core {
+            calls: settings.trunks.iter().map(counters).collect(),
+            limits: settings.applications.iter().map(|one| ApplicationLimits::new(&one.limits)).collect(),
+            notes: RateLimiter::direct(Quota::per_second(NOTES_PER_SECOND)),
+            matcher: Matcher::default(),
+            claims: Claims::default(),
+            running: Arc::default(),
+            settings,
+            secret,
+            clock,
+            store,
+            recent,
+            metrics,
+            health,
+        };
+        Self { core: Arc::new(core) }
     }
 
     /// Reads a verification of this application.
+    ///
+    /// # Errors
+    /// `RequestError::Unavailable`.
     pub async fn verification(
         &self,
-        _application: ApplicationId,
-        _id: VerificationId,
+        application: ApplicationId,
+        id: VerificationId,
     ) -> Result<Option<Verification>, RequestError> {
-        todo!()
+        let core = &self.core;
+        let row = core.store.verification(id).await.map_err(|error| idempotency::unavailable(&error))?;
+        Ok(row.filter(|row| row.application == core.settings.application(application).name))
     }
 
-    /// Ends a pending verification.
-    pub async fn cancel(
-        &self,
-        _application: ApplicationId,
-        _id: VerificationId,
-        _idempotency: Option<Idempotency>,
-    ) -> Result<Answer, CancelError> {
-        todo!()
+    /// Whether a number is one that people call.
+    #[must_use]
+    pub fn is_own(&self, number: E164) -> bool {
+        self.core.settings.numbers.find(number).is_some()
+    }
+}
+
+impl Core {
+    fn pair(&self, phone: E164, number: E164) -> PairKey {
+        PairKey::new(&self.secret, phone, number)
+    }
+
+    fn cool_down(&self, number: E164) -> Duration {
+        self.settings.numbers.find(number).map_or(Duration::ZERO, |range| range.cool_down)
+    }
+
+    /// Gives back the place that an ended verification had among its phone's pending ones.
+    fn free_place(&self, pending: Pending, verification: Option<&Verification>) {
+        if let Some(verification) = verification {
+            self.limits[usize::from(pending.application)].free_place(verification.phone);
+        }
     }
 }

@@ -56,15 +56,6 @@ impl HashKey {
         hash.part(&parts.cseq.to_be_bytes());
         low(hash.finish())
     }
-
-    /// Hashes what is no SIP, for tables that hold no numbers: `domain` keeps kinds of things apart.
-    #[must_use]
-    pub fn pair(&self, domain: u8, first: u64, second: u64) -> u128 {
-        let mut hash = Hash::new(self, domain);
-        hash.part(&first.to_be_bytes());
-        hash.part(&second.to_be_bytes());
-        hash.finish()
-    }
 }
 
 /// Key of a server transaction.

@@ -1,0 +1,71 @@
+//! Time while the node is up, and the buckets that tell what is due.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::pair::PairKey;
+
+/// A moment on the clock that counts from boot, sleep included, in milliseconds. Steps of the wall clock do not touch
+/// it, so a window is as long as it was meant to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BootTime(pub u64);
+
+impl BootTime {
+    /// The moment `later` from here.
+    #[must_use]
+    pub fn plus(self, later: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(later.as_millis()).unwrap_or(u64::MAX)))
+    }
+
+    /// How long from `earlier` to here; zero if it is not earlier.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// Pairs by the second in which they want to be looked at. Adding is O(1) but for a step in a map of a few hundred
+/// seconds; nothing is removed early, so whoever takes a pair out must look whether it is still due.
+#[derive(Debug, Default)]
+pub struct Buckets {
+    seconds: BTreeMap<u64, Vec<PairKey>>,
+}
+
+impl Buckets {
+    /// Notes that `pair` wants to be looked at once `at` has passed: in the second that begins then or after it.
+    pub fn add(&mut self, at: BootTime, pair: PairKey) {
+        self.seconds.entry(at.0.div_ceil(1000)).or_default().push(pair);
+    }
+
+    /// Takes out at most `limit` pairs whose second has begun.
+    pub fn take_due(&mut self, now: BootTime, limit: usize) -> Vec<PairKey> {
+        let mut due = Vec::new();
+        while due.len() < limit
+            && let Some(mut bucket) = self.seconds.first_entry().filter(|bucket| *bucket.key() <= now.0 / 1000)
+        {
+            let pairs = bucket.get_mut();
+            due.extend(pairs.drain(pairs.len() - pairs.len().min(limit - due.len())..));
+            if pairs.is_empty() {
+                bucket.remove();
+            }
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_come_out_when_their_second_has_begun_and_not_before() {
+        let mut buckets = Buckets::default();
+        for (at, pair) in [(1_500, 1), (2_000, 2), (2_001, 3)] {
+            buckets.add(BootTime(at), PairKey(pair));
+        }
+        assert_eq!(buckets.take_due(BootTime(1_999), 10), []);
+        assert_eq!(buckets.take_due(BootTime(2_000), 1).len(), 1);
+        assert_eq!(buckets.take_due(BootTime(2_999), 10).len(), 1);
+        assert_eq!(buckets.take_due(BootTime(3_000), 10), [PairKey(3)]);
+    }
+}

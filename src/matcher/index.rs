@@ -1,0 +1,264 @@
+//! The index of pairs: who wins a call.
+//!
+//! Taking a pair from `Pending` to `Claiming` is atomic: of any number of INVITEs on any number of threads one wins.
+//! Callbacks run while the pair's entry is held, so that what they note about the pair can't be overtaken; they must
+//! be short and must not touch the index.
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use parking_lot::Mutex;
+
+use super::deadline::{BootTime, Buckets};
+use super::pair::{PairKey, Pending, Rest, State};
+use super::verification::VerificationId;
+use crate::call::assurance::Assurance;
+use crate::e164::E164;
+
+/// All pairs that are not free.
+#[derive(Debug, Default)]
+pub struct Matcher {
+    pairs: DashMap<PairKey, State>,
+    buckets: Mutex<Buckets>,
+    numbers: DashMap<E164, NumberCount>,
+}
+
+/// How many verifications are pending on one number, and the exclusive or of their ids: with one pending, its id.
+#[derive(Debug, Default, Clone, Copy)]
+struct NumberCount {
+    pending: u64,
+    ids: u128,
+}
+
+/// What a call finds at its pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Met {
+    /// Nobody waits for this call.
+    Nothing,
+    /// The call has the pair now: it is `Claiming`.
+    Won(Pending),
+    /// Another call has it: this one waits for the same outcome.
+    Joined,
+    /// The call's level is too low for this verification.
+    TooLow(Pending),
+    /// The verification has ended, or its window has.
+    Rested(Rest),
+    /// There is no room for one more call that waits.
+    NoRoom,
+}
+
+/// What a wish to end a verification finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndMet {
+    /// The pair is `Ending` now.
+    Begun(Pending),
+    /// A call or another end has it: wait for the outcome, then look again.
+    Busy,
+    /// It is not pending any more.
+    Gone,
+}
+
+/// What was due.
+#[derive(Debug, Default)]
+pub struct Expired {
+    /// Pairs whose window is over: they are `Ending` now.
+    pub ended: Vec<(PairKey, Pending)>,
+    /// How many entries were looked at.
+    pub looked_at: usize,
+}
+
+impl Matcher {
+    /// Takes a free pair, or one that has rested, for a verification whose creation is under way.
+    pub fn reserve(&self, key: PairKey, id: VerificationId, now: BootTime) -> bool {
+        match self.pairs.entry(key) {
+            Entry::Occupied(mut entry) => match entry.get() {
+                State::Resting(rest) if rest.until <= now => {
+                    entry.insert(State::Reserved(id));
+                    true
+                }
+                _ => false,
+            },
+            Entry::Vacant(entry) => {
+                entry.insert(State::Reserved(id));
+                true
+            }
+        }
+    }
+
+    /// Whether a pair could be reserved.
+    #[must_use]
+    pub fn is_free(&self, key: PairKey, now: BootTime) -> bool {
+        self.pairs.get(&key).is_none_or(|state| matches!(*state, State::Resting(rest) if rest.until <= now))
+    }
+
+    /// When a pair may be free: the end of its rest or of its window.
+    #[must_use]
+    pub fn busy_until(&self, key: PairKey, now: BootTime) -> BootTime {
+        match self.pairs.get(&key).as_deref() {
+            Some(State::Pending(pending) | State::Claiming(pending) | State::Ending(pending)) => pending.deadline,
+            Some(State::Resting(rest)) => rest.until,
+            Some(State::Reserved(_)) | None => now,
+        }
+    }
+
+    /// Gives up a reservation: the creation did not commit.
+    pub fn release(&self, key: PairKey, id: VerificationId) {
+        self.pairs.remove_if(&key, |_, state| *state == State::Reserved(id));
+    }
+
+    /// Makes a committed verification matchable. What the pair was before is replaced: a reservation, or the
+    /// verification that this one supersedes.
+    pub fn activate(&self, key: PairKey, pending: Pending) {
+        if let Some(State::Ending(superseded)) = self.pairs.insert(key, State::Pending(pending)) {
+            self.uncount(superseded);
+        }
+        self.count(pending);
+        self.buckets.lock().add(pending.deadline, key);
+    }
+
+    /// Puts a pair to rest that rested or ended before this node started.
+    pub fn rest(&self, key: PairKey, rest: Rest) {
+        self.pairs.insert(key, State::Resting(rest));
+        self.buckets.lock().add(rest.until, key);
+    }
+
+    /// Judges a call by its pair. `enter` is asked for room for one more call that waits, `true` telling the first.
+    pub fn meet(&self, key: PairKey, now: BootTime, level: Assurance, enter: impl FnOnce(bool) -> bool) -> Met {
+        let Some(mut entry) = self.pairs.get_mut(&key) else { return Met::Nothing };
+        match *entry {
+            State::Pending(pending) if now >= pending.deadline => Met::Rested(Rest {
+                id: pending.id,
+                status: super::verification::Status::Expired,
+                since: pending.deadline,
+                until: pending.deadline,
+            }),
+            State::Pending(pending) if level < pending.minimum => Met::TooLow(pending),
+            State::Pending(pending) => {
+                if !enter(true) {
+                    return Met::NoRoom;
+                }
+                *entry = State::Claiming(pending);
+                Met::Won(pending)
+            }
+            State::Claiming(_) => {
+                if enter(false) {
+                    Met::Joined
+                } else {
+                    Met::NoRoom
+                }
+            }
+            State::Resting(rest) => Met::Rested(rest),
+            State::Reserved(_) | State::Ending(_) => Met::Nothing,
+        }
+    }
+
+    /// The verification that a pair is pending for, whatever the call.
+    #[must_use]
+    pub fn pending(&self, key: PairKey, now: BootTime) -> Option<Pending> {
+        match *self.pairs.get(&key)? {
+            State::Pending(pending) if now < pending.deadline => Some(pending),
+            _ => None,
+        }
+    }
+
+    /// Begins to end a verification. `join` runs when a call or another end has the pair, to be told of
+    /// the outcome.
+    pub fn begin_end(&self, key: PairKey, id: VerificationId, join: impl FnOnce()) -> EndMet {
+        let Some(mut entry) = self.pairs.get_mut(&key) else { return EndMet::Gone };
+        match *entry {
+            State::Pending(pending) if pending.id == id => {
+                *entry = State::Ending(pending);
+                EndMet::Begun(pending)
+            }
+            State::Claiming(pending) | State::Ending(pending) if pending.id == id => {
+                join();
+                EndMet::Busy
+            }
+            _ => EndMet::Gone,
+        }
+    }
+
+    /// Ends a claim or an end that committed: the pair rests. `leave` runs under the same hold and its result is
+    /// handed on.
+    pub fn settle<T>(&self, key: PairKey, rest: Rest, leave: impl FnOnce() -> T) -> T {
+        let entry = self.pairs.get_mut(&key);
+        let result = leave();
+        if let Some(mut entry) = entry
+            && let State::Claiming(pending) | State::Ending(pending) = *entry
+            && pending.id == rest.id
+        {
+            *entry = State::Resting(rest);
+            drop(entry);
+            self.uncount(pending);
+            self.buckets.lock().add(rest.until, key);
+        }
+        result
+    }
+
+    /// Undoes a claim or an end that is known not to have committed: the pair is pending again, and looked at once
+    /// more if its window has passed meanwhile.
+    pub fn undo<T>(&self, key: PairKey, id: VerificationId, leave: impl FnOnce() -> T) -> T {
+        let entry = self.pairs.get_mut(&key);
+        let result = leave();
+        if let Some(mut entry) = entry
+            && let State::Claiming(pending) | State::Ending(pending) = *entry
+            && pending.id == id
+        {
+            *entry = State::Pending(pending);
+            drop(entry);
+            self.buckets.lock().add(pending.deadline, key);
+        }
+        result
+    }
+
+    /// Takes at most `limit` pairs whose time has come: windows that are over begin to end, rests are over.
+    pub fn expire(&self, now: BootTime, limit: usize) -> Expired {
+        let due = self.buckets.lock().take_due(now, limit);
+        let looked_at = due.len();
+        let mut ended = Vec::new();
+        for key in due {
+            let Some(mut entry) = self.pairs.get_mut(&key) else { continue };
+            match *entry {
+                State::Pending(pending) if pending.deadline <= now => {
+                    *entry = State::Ending(pending);
+                    ended.push((key, pending));
+                }
+                State::Resting(rest) if rest.until <= now => {
+                    drop(entry);
+                    self.pairs.remove_if(&key, |_, state| *state == State::Resting(rest));
+                }
+                // Moved on since it was noted; whoever moved it has noted its new time.
+                _ => {}
+            }
+        }
+        Expired { ended, looked_at }
+    }
+
+    /// The verification pending on `number`, if it is the only one.
+    #[must_use]
+    pub fn only_pending_on(&self, number: E164) -> Option<VerificationId> {
+        let count = *self.numbers.get(&number)?;
+        (count.pending == 1).then_some(VerificationId(ulid::Ulid(count.ids)))
+    }
+
+    /// How many verifications are pending.
+    #[must_use]
+    pub fn pending_count(&self) -> u64 {
+        self.numbers.iter().map(|count| count.pending).sum()
+    }
+
+    fn count(&self, pending: Pending) {
+        let mut count = self.numbers.entry(pending.number).or_default();
+        count.pending += 1;
+        count.ids ^= pending.id.0.0;
+    }
+
+    fn uncount(&self, pending: Pending) {
+        if let Some(mut count) = self.numbers.get_mut(&pending.number) {
+            count.pending = count.pending.saturating_sub(1);
+            count.ids ^= pending.id.0.0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

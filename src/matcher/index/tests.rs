@@ -1,0 +1,221 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use proptest::prelude::*;
+use ulid::Ulid;
+
+use super::*;
+use crate::matcher::verification::Status;
+
+const KEY: PairKey = PairKey(1);
+const NOW: BootTime = BootTime(10_000);
+
+fn id(number: u128) -> VerificationId {
+    VerificationId(Ulid(number))
+}
+
+fn number() -> E164 {
+    "+966115000042".parse().unwrap()
+}
+
+fn pending(id_number: u128, deadline: u64) -> Pending {
+    Pending { id: id(id_number), deadline: BootTime(deadline), application: 0, minimum: Assurance::C, number: number() }
+}
+
+fn rest(id_number: u128, until: u64) -> Rest {
+    Rest { id: id(id_number), status: Status::Verified, since: NOW, until: BootTime(until) }
+}
+
+fn with_pending() -> Matcher {
+    let matcher = Matcher::default();
+    assert!(matcher.reserve(KEY, id(7), NOW));
+    matcher.activate(KEY, pending(7, 70_000));
+    matcher
+}
+
+#[test]
+fn a_reserved_pair_does_not_match() {
+    let matcher = Matcher::default();
+    assert!(matcher.reserve(KEY, id(7), NOW));
+    assert!(!matcher.reserve(KEY, id(8), NOW));
+    assert_eq!(matcher.meet(KEY, NOW, Assurance::A, |_| true), Met::Nothing);
+    matcher.release(KEY, id(8));
+    assert!(!matcher.is_free(KEY, NOW), "another's release changes nothing");
+    matcher.release(KEY, id(7));
+    assert!(matcher.is_free(KEY, NOW));
+}
+
+#[test]
+fn the_first_call_wins_and_the_next_waits_for_it() {
+    let matcher = with_pending();
+    assert_eq!(matcher.meet(KEY, NOW, Assurance::C, |first| first), Met::Won(pending(7, 70_000)));
+    assert_eq!(matcher.meet(KEY, NOW, Assurance::C, |first| !first), Met::Joined);
+    assert_eq!(matcher.meet(KEY, NOW, Assurance::C, |_| false), Met::NoRoom);
+    matcher.settle(KEY, rest(7, 130_000), || ());
+    assert_eq!(matcher.meet(KEY, NOW, Assurance::C, |_| true), Met::Rested(rest(7, 130_000)));
+    assert_eq!(matcher.pending_count(), 0);
+}
+
+#[test]
+fn one_of_many_threads_wins() {
+    let matcher = Arc::new(with_pending());
+    let wins = Arc::new(AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            let (matcher, wins) = (Arc::clone(&matcher), Arc::clone(&wins));
+            scope.spawn(move || {
+                if let Met::Won(_) = matcher.meet(KEY, NOW, Assurance::C, |_| true) {
+                    wins.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    assert_eq!(wins.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_call_below_the_minimum_leaves_the_pair_pending() {
+    let matcher = with_pending();
+    assert_eq!(matcher.meet(KEY, NOW, Assurance::D, |_| true), Met::TooLow(pending(7, 70_000)));
+    assert!(matcher.pending(KEY, NOW).is_some());
+}
+
+#[test]
+fn a_call_after_the_window_is_late_even_before_expiry_ran() {
+    let matcher = with_pending();
+    assert!(
+        matches!(matcher.meet(KEY, BootTime(70_000), Assurance::A, |_| true), Met::Rested(rest) if rest.id == id(7))
+    );
+}
+
+#[test]
+fn an_undone_claim_can_be_won_again_and_expires() {
+    let matcher = with_pending();
+    matcher.meet(KEY, NOW, Assurance::C, |_| true);
+    assert!(matcher.expire(BootTime(70_000), 10).ended.is_empty(), "expiry waits for the claim");
+    matcher.undo(KEY, id(7), || ());
+    assert_eq!(matcher.expire(BootTime(71_000), 10).ended, [(KEY, pending(7, 70_000))]);
+    assert_eq!(matcher.expire(BootTime(71_000), 10).looked_at, 0);
+}
+
+#[test]
+fn an_end_waits_for_a_claim_and_excludes_one() {
+    let matcher = with_pending();
+    assert_eq!(matcher.begin_end(KEY, id(8), || ()), EndMet::Gone);
+    matcher.meet(KEY, NOW, Assurance::C, |_| true);
+    let mut joined = false;
+    assert_eq!(matcher.begin_end(KEY, id(7), || joined = true), EndMet::Busy);
+    assert!(joined);
+    matcher.undo(KEY, id(7), || ());
+    assert!(matches!(matcher.begin_end(KEY, id(7), || ()), EndMet::Begun(_)));
+    assert_eq!(matcher.meet(KEY, NOW, Assurance::A, |_| true), Met::Nothing);
+}
+
+#[test]
+fn a_rested_pair_is_free_again() {
+    let matcher = with_pending();
+    matcher.meet(KEY, NOW, Assurance::C, |_| true);
+    matcher.settle(KEY, rest(7, 130_000), || ());
+    assert!(!matcher.reserve(KEY, id(8), BootTime(129_999)));
+    assert_eq!(matcher.busy_until(KEY, NOW), BootTime(130_000));
+    matcher.expire(BootTime(131_000), 10);
+    assert_eq!(matcher.pairs.len(), 0, "nothing is left behind");
+    assert!(matcher.reserve(KEY, id(8), BootTime(131_000)));
+}
+
+#[test]
+fn the_only_pending_verification_of_a_number_is_known() {
+    let matcher = with_pending();
+    assert_eq!(matcher.only_pending_on(number()), Some(id(7)));
+    matcher.activate(PairKey(2), pending(9, 80_000));
+    assert_eq!(matcher.only_pending_on(number()), None);
+    matcher.meet(KEY, NOW, Assurance::C, |_| true);
+    matcher.settle(KEY, rest(7, 130_000), || ());
+    assert_eq!(matcher.only_pending_on(number()), Some(id(9)));
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Reserve,
+    Activate,
+    Release,
+    Call,
+    Commit,
+    Undo,
+    End,
+    Expire,
+    Wait(u16),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        Just(Step::Reserve),
+        Just(Step::Activate),
+        Just(Step::Release),
+        Just(Step::Call),
+        Just(Step::Commit),
+        Just(Step::Undo),
+        Just(Step::End),
+        Just(Step::Expire),
+        (0u16..40_000).prop_map(Step::Wait),
+    ]
+}
+
+proptest! {
+    /// Whatever the order, a verification is won or ended at most once between undos, and none is won after it ended.
+    #[test]
+    fn one_verification_has_one_end(steps in proptest::collection::vec(step(), 1..80)) {
+        let matcher = Matcher::default();
+        let mut now = 1_000u64;
+        let mut newest = 0u128;
+        let mut reserved = None;
+        let mut busy: Option<Pending> = None;
+        let mut ended = Vec::new();
+        for step in steps {
+            match step {
+                Step::Reserve => if matcher.reserve(KEY, id(newest + 1), BootTime(now)) {
+                    newest += 1;
+                    reserved = Some(newest);
+                },
+                Step::Activate => if let Some(number) = reserved.take() {
+                    matcher.activate(KEY, pending(number, now + 60_000));
+                },
+                Step::Release => if let Some(number) = reserved.take() {
+                    matcher.release(KEY, id(number));
+                },
+                Step::Call => if let Met::Won(won) = matcher.meet(KEY, BootTime(now), Assurance::C, |_| true) {
+                    prop_assert!(busy.is_none() && !ended.contains(&won.id) && now < won.deadline.0);
+                    busy = Some(won);
+                },
+                Step::End => if let EndMet::Begun(begun) = matcher.begin_end(KEY, id(newest), || ()) {
+                    prop_assert!(busy.is_none() && !ended.contains(&begun.id));
+                    busy = Some(begun);
+                },
+                Step::Expire => for (_, begun) in matcher.expire(BootTime(now), 10).ended {
+                    prop_assert!(busy.is_none() && !ended.contains(&begun.id) && begun.deadline.0 <= now);
+                    busy = Some(begun);
+                },
+                Step::Commit => if let Some(done) = busy.take() {
+                    ended.push(done.id);
+                    let rest = Rest { id: done.id, status: Status::Verified, since: BootTime(now), until: BootTime(now + 5_000) };
+                    matcher.settle(KEY, rest, || ());
+                },
+                Step::Undo => if let Some(undone) = busy.take() {
+                    matcher.undo(KEY, undone.id, || ());
+                },
+                Step::Wait(time) => now += u64::from(time),
+            }
+        }
+        // Whatever is left ends by time alone, and leaves nothing.
+        if let Some(number) = reserved { matcher.release(KEY, id(number)); }
+        if let Some(undone) = busy { matcher.undo(KEY, undone.id, || ()); }
+        now += 100_000;
+        for (key, left) in matcher.expire(BootTime(now), 10).ended {
+            let rest = Rest { id: left.id, status: Status::Expired, since: BootTime(now), until: BootTime(now) };
+            matcher.settle(key, rest, || ());
+        }
+        matcher.expire(BootTime(now + 1_000), 10);
+        prop_assert_eq!(matcher.pairs.len(), 0);
+        prop_assert_eq!(matcher.pending_count(), 0);
+    }
+}

@@ -1,0 +1,68 @@
+//! A (phone, number) pair: its key and its state.
+
+use std::hash::Hasher;
+
+use siphasher::sip128::{Hasher128, SipHasher24};
+
+use super::deadline::BootTime;
+use super::verification::{Status, VerificationId};
+use crate::call::assurance::Assurance;
+use crate::e164::E164;
+
+/// Keyed hash of a phone and the number it is to call. A dump of the index shows no numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PairKey(pub u128);
+
+impl PairKey {
+    /// The key of a pair under the node's secret.
+    #[must_use]
+    pub fn new(secret: &[u8; 16], phone: E164, number: E164) -> Self {
+        let mut hasher = SipHasher24::new_with_key(secret);
+        hasher.write_u64(phone.as_u64());
+        hasher.write_u64(number.as_u64());
+        Self(hasher.finish128().as_u128())
+    }
+}
+
+/// What memory knows of a pending verification. The rest is in its row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pending {
+    /// Its id.
+    pub id: VerificationId,
+    /// End of its window.
+    pub deadline: BootTime,
+    /// Place of its application in the configuration.
+    pub application: u16,
+    /// Lowest level of proof that verifies it.
+    pub minimum: Assurance,
+    /// The number to be called.
+    pub number: E164,
+}
+
+/// The verification that a resting pair had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rest {
+    /// Its id.
+    pub id: VerificationId,
+    /// How it ended.
+    pub status: Status,
+    /// When it ended.
+    pub since: BootTime,
+    /// When the pair may be used again.
+    pub until: BootTime,
+}
+
+/// State of a pair; one that is in no state is free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Its creation is not committed: no call matches.
+    Reserved(VerificationId),
+    /// Waits for its call.
+    Pending(Pending),
+    /// A call has it, and its commit is under way.
+    Claiming(Pending),
+    /// Expiry, cancel or a replacement is under way.
+    Ending(Pending),
+    /// Cools down.
+    Resting(Rest),
+}

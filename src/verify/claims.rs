@@ -1,0 +1,88 @@
+//! Who waits for a claim or an end that is under way.
+
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::matcher::pair::PairKey;
+
+/// Most calls that wait for a commit at once; one more gets 503.
+pub const MAX_WAITING: usize = 65_536;
+
+/// How a wait ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is on disk: the call may be refused.
+    Durable,
+    /// It is known not to be: the call gets 503.
+    Failed,
+}
+
+/// Tells a call's keeper how its wait ended. The ticket is the keeper's own name for the call.
+#[derive(Debug, Clone)]
+pub struct Notify {
+    /// Which call.
+    pub ticket: u128,
+    /// Where its keeper listens. Room for [`MAX_WAITING`] is enough never to be full.
+    pub to: mpsc::Sender<(u128, Outcome)>,
+}
+
+/// One that waits.
+#[derive(Debug)]
+pub enum Waiter {
+    /// A call.
+    Call(Notify),
+    /// A request that wants to look again when it is over.
+    Request(oneshot::Sender<()>),
+}
+
+/// Everyone who waits, by pair.
+#[derive(Debug, Default)]
+pub struct Claims {
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    by_pair: HashMap<PairKey, Vec<Waiter>>,
+    count: usize,
+}
+
+impl Claims {
+    /// Adds one that waits; whether there was room.
+    pub fn join(&self, pair: PairKey, waiter: Waiter) -> bool {
+        let mut waiting = self.waiting.lock();
+        if waiting.count >= MAX_WAITING {
+            return false;
+        }
+        waiting.count += 1;
+        waiting.by_pair.entry(pair).or_default().push(waiter);
+        true
+    }
+
+    /// Takes out all who wait for `pair`.
+    pub fn leave(&self, pair: PairKey) -> Vec<Waiter> {
+        let mut waiting = self.waiting.lock();
+        let left = waiting.by_pair.remove(&pair).unwrap_or_default();
+        waiting.count -= left.len();
+        left
+    }
+
+    /// How many wait.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.waiting.lock().count
+    }
+}
+
+/// Tells all of them. Runs outside every lock.
+pub fn tell(waiters: Vec<Waiter>, outcome: Outcome) {
+    for waiter in waiters {
+        match waiter {
+            // A keeper that is gone has no call left to answer.
+            Waiter::Call(notify) => drop(notify.to.try_send((notify.ticket, outcome))),
+            Waiter::Request(request) => drop(request.send(())),
+        }
+    }
+}

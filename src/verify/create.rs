@@ -1,0 +1,293 @@
+//! Beginning a verification: limits, a number for the phone, one transaction, and only then a pair that can match.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt;
+use tokio::sync::oneshot;
+use ulid::Ulid;
+
+use super::claims::{Outcome, Waiter, tell};
+use super::idempotency::{Begun, unavailable};
+use super::request::{Answer, CreateError, Idempotency, NewVerification, RequestError};
+use super::settings::ApplicationId;
+use super::{Core, Verify};
+use crate::call::assurance::{Reason, Reasons};
+use crate::e164::E164;
+use crate::matcher::deadline::BootTime;
+use crate::matcher::index::EndMet;
+use crate::matcher::pair::{PairKey, Pending, Rest};
+use crate::matcher::verification::{Status, Verification, VerificationId};
+use crate::outbox::event::EventId;
+use crate::store::{Create, End, StepError};
+
+/// How many of a phone's latest numbers are avoided.
+const NUMBERS_REMEMBERED: u32 = 64;
+
+/// Random picks before the numbers are gone through one by one.
+const PICKS: usize = 16;
+
+/// A pending verification that ends for the new one: its pair is `Ending` while this exists.
+struct Superseded {
+    key: PairKey,
+    pending: Pending,
+}
+
+impl Verify {
+    /// Begins a verification. The pair is durable when this returns, and can match from then on.
+    pub async fn create(
+        &self,
+        application: ApplicationId,
+        wish: NewVerification,
+        idempotency: Option<Idempotency>,
+    ) -> Result<Answer, CreateError> {
+        let core = &self.core;
+        if core.health.is_draining() {
+            return Err(CreateError::Draining);
+        }
+        let settings = core.settings.application(application);
+        let turn = match core.begin(&settings.name, idempotency).await? {
+            Begun::Repeat(answer) => return Ok(answer),
+            Begun::Run(turn) => turn,
+        };
+        let minimum = wish.minimum_assurance.unwrap_or(settings.minimum_assurance);
+        if minimum < settings.minimum_assurance {
+            return Err(CreateError::AssuranceLowered(settings.minimum_assurance));
+        }
+        let limits = core.limits[usize::from(application.0)]
+            .count(wish.phone, wish.client_ip)
+            .map_err(|(exceeded, limits)| CreateError::RateLimited { exceeded, limits })?;
+        let used = core.store.numbers_used(&settings.name, wish.phone, NUMBERS_REMEMBERED).await;
+        let used = used.map_err(|error| unavailable(&error))?;
+        let superseded = match wish.replaces {
+            Some(id) => core.supersede(&settings.name, wish.phone, id).await?,
+            None => None,
+        };
+
+        // From here on nothing waits: what is taken is settled by the commit, whether or not the client still listens.
+        let id = VerificationId(Ulid::generate());
+        let number = core.take_number(application, wish.phone, id, &used, superseded.as_ref());
+        let number = match number {
+            Ok(number) => number,
+            Err(error) => {
+                core.keep(superseded.as_ref());
+                return Err(error);
+            }
+        };
+        let now = (core.clock.utc)();
+        let ttl = wish.ttl.unwrap_or(settings.ttl);
+        let pending =
+            Pending { id, deadline: (core.clock.boot)().plus(ttl), application: application.0, minimum, number };
+        let verification = Verification {
+            id,
+            application: settings.name.clone(),
+            livemode: settings.live,
+            status: Status::Pending,
+            phone: wish.phone,
+            number,
+            purpose: wish.purpose,
+            consent: wish.consent,
+            reference: wish.reference,
+            metadata: wish.metadata,
+            minimum_assurance: minimum,
+            locale: wish.locale,
+            client_ip: wish.client_ip.map(|address| address.to_string()),
+            client_device_id: wish.client_device_id,
+            assurance: None,
+            reasons: Reasons::NONE,
+            created_at: now,
+            expires_at: now + ttl,
+            ended_at: None,
+            sequence: 0,
+        };
+        let step = Create {
+            idempotency: turn.as_ref().map(|turn| turn.record(&settings.name, 201)),
+            event: EventId(Ulid::generate()),
+            replaces: superseded.as_ref().map(|old| End {
+                verification: old.pending.id,
+                status: Status::Canceled,
+                reasons: Reasons::of(Reason::Superseded),
+                event: EventId(Ulid::generate()),
+                at: now,
+                idempotency: None,
+            }),
+            verification,
+        };
+        let (done, answer) = oneshot::channel();
+        let (keeper, phone) = (Arc::clone(core), wish.phone);
+        core.store.create(step, move |result| {
+            keeper.created(phone, pending, superseded.as_ref(), &result);
+            drop(turn);
+            // The client may have gone; the verification stands all the same.
+            let _ = done.send(result);
+        });
+        let verification =
+            answer.await.map_err(|_| RequestError::Unavailable)?.map_err(|_| RequestError::Unavailable)?;
+        let body = verification_json(&verification);
+        Ok(Answer { id, status: 201, body, replayed: false, limits })
+    }
+}
+
+impl Core {
+    /// What follows a creation's commit, or its failure.
+    fn created(
+        &self,
+        phone: E164,
+        pending: Pending,
+        superseded: Option<&Superseded>,
+        result: &Result<Verification, StepError>,
+    ) {
+        let key = self.pair(phone, pending.number);
+        if result.is_err() {
+            self.matcher.release(key, pending.id);
+            self.limits[usize::from(pending.application)].free_place(phone);
+            self.keep(superseded);
+            return;
+        }
+        if let Some(old) = superseded {
+            self.limits[usize::from(old.pending.application)].free_place(phone);
+            let waiters = if old.key == key {
+                self.matcher.activate(key, pending);
+                self.claims.leave(key)
+            } else {
+                self.matcher.activate(key, pending);
+                let now = (self.clock.boot)();
+                let until = now.plus(self.cool_down(old.pending.number));
+                let rest = Rest { id: old.pending.id, status: Status::Canceled, since: now, until };
+                self.matcher.settle(old.key, rest, || self.claims.leave(old.key))
+            };
+            tell(waiters, Outcome::Durable);
+        } else {
+            self.matcher.activate(key, pending);
+        }
+    }
+
+    /// Lets a verification that was to be superseded go on.
+    fn keep(&self, superseded: Option<&Superseded>) {
+        if let Some(old) = superseded {
+            let waiters = self.matcher.undo(old.key, old.pending.id, || self.claims.leave(old.key));
+            tell(waiters, Outcome::Failed);
+        }
+    }
+
+    /// Begins to end the verification that `replaces` names. `None` when it has ended by itself.
+    async fn supersede(
+        &self,
+        application: &str,
+        phone: E164,
+        id: VerificationId,
+    ) -> Result<Option<Superseded>, CreateError> {
+        loop {
+            let row = self.store.verification(id).await.map_err(|error| unavailable(&error))?;
+            let old = row
+                .filter(|old| old.application == application && old.phone == phone)
+                .ok_or(CreateError::ReplacesUnknown)?;
+            if old.status != Status::Pending {
+                return Ok(None);
+            }
+            let key = self.pair(phone, old.number);
+            match self.begin_end(key, id).await {
+                EndMet::Begun(pending) => return Ok(Some(Superseded { key, pending })),
+                EndMet::Busy => {}
+                EndMet::Gone => return Ok(None),
+            }
+        }
+    }
+
+    /// Begins to end a verification, or waits until the claim or end that has it is over: then the caller looks again.
+    pub(super) async fn begin_end(&self, key: PairKey, id: VerificationId) -> EndMet {
+        let (over, wait) = oneshot::channel();
+        let mut over = Some(over);
+        let met = self.matcher.begin_end(key, id, || {
+            if let Some(over) = over.take() {
+                // Without room the sender is dropped here, and the wait ends at once.
+                self.claims.join(key, Waiter::Request(over));
+            }
+        });
+        if met == EndMet::Busy {
+            let _ = wait.await;
+        }
+        met
+    }
+
+    /// Reserves a number for the phone: at random among those it was not lately given, else the one it was given
+    /// longest ago.
+    fn take_number(
+        &self,
+        application: ApplicationId,
+        phone: E164,
+        id: VerificationId,
+        used: &[E164],
+        superseded: Option<&Superseded>,
+    ) -> Result<E164, CreateError> {
+        let ranges: Vec<_> = self.settings.numbers.of(application).collect();
+        let total: u64 = ranges.iter().map(|range| u64::from(range.count)).sum();
+        if total == 0 {
+            return Err(CreateError::NoNumber);
+        }
+        let now = (self.clock.boot)();
+        // The place of a verification that ends for this one is this one's.
+        if superseded.is_none() {
+            let limits = &self.limits[usize::from(application.0)];
+            limits.take_place(phone).map_err(|limit| CreateError::TooManyPending {
+                limit,
+                retry_after: self.first_free(&ranges, phone, used, now),
+            })?;
+        } else {
+            self.limits[usize::from(application.0)].restore_place(phone);
+        }
+        let nth = |mut place: u64| {
+            let range = ranges.iter().find(|range| {
+                let here = place < u64::from(range.count);
+                if !here {
+                    place -= u64::from(range.count);
+                }
+                here
+            });
+            range.and_then(|range| range.first.offset(place).ok())
+        };
+        let take = |number: &E164| self.matcher.reserve(self.pair(phone, *number), id, now);
+        let recent: HashSet<E164> = used.iter().copied().collect();
+        let mut random = rand::rng();
+        let picked = (0..PICKS)
+            .filter_map(|_| nth(random.random_range(0..total)))
+            .find(|number| !recent.contains(number) && take(number));
+        let start = random.random_range(0..total);
+        let number = picked
+            .or_else(|| {
+                let all = (0..total).filter_map(|step| nth((start + step) % total));
+                all.filter(|number| !recent.contains(number)).find(take)
+            })
+            .or_else(|| {
+                let mine = |number: &&E164| {
+                    self.settings.numbers.find(**number).is_some_and(|range| range.applications.contains(&application))
+                };
+                used.iter().rev().filter(mine).copied().find(take)
+            })
+            .or_else(|| superseded.map(|old| old.pending.number));
+        number.ok_or_else(|| {
+            self.limits[usize::from(application.0)].free_place(phone);
+            CreateError::PhoneBusy { retry_after: self.first_free(&ranges, phone, used, now) }
+        })
+    }
+
+    /// When the first of the phone's pairs may be free.
+    fn first_free(
+        &self,
+        ranges: &[&super::settings::NumberRange],
+        phone: E164,
+        used: &[E164],
+        now: BootTime,
+    ) -> Duration {
+        let of_ranges = ranges.iter().map(|range| range.first);
+        let busy =
+            of_ranges.chain(used.iter().copied()).map(|number| self.matcher.busy_until(self.pair(phone, number), now));
+        busy.filter(|until| *until > now).min().map_or(Duration::from_secs(1), |until| until.since(now))
+    }
+}
+
+/// A verification as the API shows it.
+pub(super) fn verification_json(verification: &Verification) -> String {
+    serde_json::to_string(verification).expect("a map with text keys always becomes JSON")
+}

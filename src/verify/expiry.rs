@@ -1,0 +1,93 @@
+//! What time alone does: windows end, rests end, old records go.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+use tokio::time::{MissedTickBehavior, interval};
+use ulid::Ulid;
+
+use super::{Core, Verify};
+use crate::call::assurance::Reasons;
+use crate::matcher::verification::Status;
+use crate::outbox::event::EventId;
+use crate::store::End;
+
+/// How often due windows are looked for.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Most expiries that are given to the store at once; the next chunk follows when this one is committed, so that
+/// calls and creations find the store free in between.
+const CHUNK: usize = 1_000;
+
+/// How often records that are too old are removed and limits forget idle phones.
+const TIDY: Duration = Duration::from_secs(60);
+
+impl Verify {
+    /// Ends windows until `stop` turns true.
+    pub async fn run_expiry(&self, mut stop: watch::Receiver<bool>) {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tidy = interval(TIDY);
+        loop {
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                _ = tick.tick() => self.core.expire_due().await,
+                _ = tidy.tick() => {
+                    self.core.store.purge((self.core.clock.utc)());
+                    for limits in &self.core.limits {
+                        limits.tidy();
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Core {
+    async fn expire_due(self: &Arc<Self>) {
+        loop {
+            let expired = self.matcher.expire((self.clock.boot)(), CHUNK);
+            if expired.looked_at == 0 {
+                break;
+            }
+            if expired.ended.is_empty() {
+                continue;
+            }
+            let at = (self.clock.utc)();
+            let end = |id| End {
+                verification: id,
+                status: Status::Expired,
+                reasons: Reasons::NONE,
+                event: EventId(Ulid::generate()),
+                at,
+                idempotency: None,
+            };
+            let steps = expired.ended.iter().map(|(_, pending)| end(pending.id)).collect();
+            let (done, over) = oneshot::channel();
+            let keeper = Arc::clone(self);
+            self.store.expire(steps, move |results| {
+                let failed = results.iter().any(Result::is_err);
+                for ((key, pending), result) in expired.ended.into_iter().zip(results) {
+                    keeper.ended(key, pending, Status::Expired, &result);
+                }
+                // Nobody listens any more when the node stops.
+                let _ = done.send(failed);
+            });
+            // What failed is due at once again: the store gets a tick's time to recover.
+            if over.await.unwrap_or(true) {
+                break;
+            }
+        }
+        self.gauges();
+    }
+
+    fn gauges(&self) {
+        let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.metrics.verifications_pending.set(count(self.matcher.pending_count()));
+        self.metrics.calls_waiting.set(count(self.claims.count() as u64));
+        if let Some(age) = self.recent.last_age() {
+            self.metrics.recent_calls_age.set(count(age));
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The calls of the last half minute or so: one event a call, and the 200 to a CANCEL that comes late.
+//!
+//! One table for all workers, of fixed size: slots in sets of eight, in which the oldest goes when a ninth comes. It
+//! suppresses a second event, never a claim.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::call::event::CallKey;
+use crate::matcher::deadline::BootTime;
+
+/// Slots that share a lock and compete for room.
+const SET: usize = 8;
+
+/// Slots that one call takes: its key and its transaction's.
+const SLOTS_PER_CALL: usize = 2;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Kind {
+    #[default]
+    Empty,
+    Transaction,
+    Call,
+    ClaimedCall,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Slot {
+    key: u64,
+    /// Seconds since boot, which 136 years do not overflow.
+    seen: u32,
+    kind: Kind,
+}
+
+/// What is known of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// Not seen before.
+    New,
+    /// Seen, and it claimed nothing.
+    Before,
+    /// It has claimed a verification.
+    Claimed,
+}
+
+/// The table.
+#[derive(Debug)]
+pub struct RecentCalls {
+    sets: Box<[Mutex<[Slot; SET]>]>,
+    /// Age in seconds of the last slot that had to go; `u64::MAX` while none had.
+    last_age: AtomicU64,
+}
+
+impl RecentCalls {
+    /// Makes room for about `calls` calls.
+    #[must_use]
+    pub fn new(calls: usize) -> Self {
+        let sets = (calls * SLOTS_PER_CALL / SET).max(1).next_power_of_two();
+        let sets = (0..sets).map(|_| Mutex::new([Slot::default(); SET])).collect();
+        Self { sets, last_age: AtomicU64::new(u64::MAX) }
+    }
+
+    /// Notes a call and tells what was known of it. Test and set are one step.
+    pub fn note_call(&self, call: CallKey, now: BootTime) -> Seen {
+        self.with_slot(call.0, &[Kind::Call, Kind::ClaimedCall], now, |slot, found| match (found, slot.kind) {
+            (true, Kind::ClaimedCall) => Seen::Claimed,
+            (true, _) => Seen::Before,
+            (false, _) => {
+                slot.kind = Kind::Call;
+                Seen::New
+            }
+        })
+    }
+
+    /// Notes that a call has claimed a verification.
+    pub fn note_claim(&self, call: CallKey, now: BootTime) {
+        self.with_slot(call.0, &[Kind::Call, Kind::ClaimedCall], now, |slot, _| slot.kind = Kind::ClaimedCall);
+    }
+
+    /// Notes a transaction that is being answered; whether it was there before.
+    pub fn note_transaction(&self, transaction: u64, now: BootTime) -> bool {
+        self.with_slot(transaction, &[Kind::Transaction], now, |slot, found| {
+            slot.kind = Kind::Transaction;
+            found
+        })
+    }
+
+    /// Whether a transaction has been answered.
+    #[must_use]
+    pub fn has_transaction(&self, transaction: u64) -> bool {
+        self.set(transaction).lock().iter().any(|slot| slot.key == transaction && slot.kind == Kind::Transaction)
+    }
+
+    /// Forgets a call that was not answered for good, so that it is judged anew.
+    pub fn forget_call(&self, call: CallKey) {
+        for slot in self.set(call.0).lock().iter_mut() {
+            if slot.key == call.0 && slot.kind == Kind::Call {
+                *slot = Slot::default();
+            }
+        }
+    }
+
+    /// Age in seconds of the last entry that had to go for another; `None` while none had. Well above 32 s all is
+    /// well: retransmissions end there (RFC 3261 17.1.1.2, Timer B).
+    #[must_use]
+    pub fn last_age(&self) -> Option<u64> {
+        Some(self.last_age.load(Ordering::Relaxed)).filter(|age| *age != u64::MAX)
+    }
+
+    fn set(&self, key: u64) -> &Mutex<[Slot; SET]> {
+        #[expect(clippy::cast_possible_truncation, reason = "the low bits of a hash choose the set")]
+        let index = key as usize & (self.sets.len() - 1);
+        &self.sets[index]
+    }
+
+    /// Finds the slot of `key`, or clears an empty or the oldest one for it.
+    fn with_slot<T>(&self, key: u64, kinds: &[Kind], now: BootTime, change: impl FnOnce(&mut Slot, bool) -> T) -> T {
+        let now = u32::try_from(now.0 / 1000).unwrap_or(u32::MAX);
+        let mut set = self.set(key).lock();
+        let found = set.iter().position(|slot| slot.key == key && kinds.contains(&slot.kind));
+        let index = found.unwrap_or_else(|| oldest(&set));
+        let slot = &mut set[index];
+        if found.is_none() {
+            if slot.kind != Kind::Empty {
+                self.last_age.store(u64::from(now.saturating_sub(slot.seen)), Ordering::Relaxed);
+            }
+            *slot = Slot { key, seen: now, kind: Kind::Empty };
+        }
+        change(slot, found.is_some())
+    }
+}
+
+fn oldest(set: &[Slot; SET]) -> usize {
+    let age = |slot: &Slot| if slot.kind == Kind::Empty { None } else { Some(slot.seen) };
+    (0..SET).min_by_key(|&index| age(&set[index])).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: BootTime = BootTime(50_000);
+
+    #[test]
+    fn a_call_is_new_once() {
+        let recent = RecentCalls::new(1024);
+        assert_eq!(recent.note_call(CallKey(5), NOW), Seen::New);
+        assert_eq!(recent.note_call(CallKey(5), NOW), Seen::Before);
+        recent.note_claim(CallKey(5), NOW);
+        assert_eq!(recent.note_call(CallKey(5), NOW), Seen::Claimed);
+        recent.forget_call(CallKey(5));
+        assert_eq!(recent.note_call(CallKey(5), NOW), Seen::Claimed, "a claim is not forgotten");
+    }
+
+    #[test]
+    fn a_forgotten_call_is_new_again() {
+        let recent = RecentCalls::new(1024);
+        recent.note_call(CallKey(5), NOW);
+        recent.forget_call(CallKey(5));
+        assert_eq!(recent.note_call(CallKey(5), NOW), Seen::New);
+    }
+
+    #[test]
+    fn a_transaction_and_a_call_of_one_key_are_two_things() {
+        let recent = RecentCalls::new(1024);
+        assert!(!recent.note_transaction(5, NOW));
+        assert_eq!(recent.note_call(CallKey(5), NOW), Seen::New);
+        assert!(recent.note_transaction(5, NOW) && recent.has_transaction(5) && !recent.has_transaction(6));
+    }
+
+    #[test]
+    fn the_oldest_goes_first_and_its_age_is_told() {
+        let recent = RecentCalls::new(1);
+        assert_eq!(recent.last_age(), None);
+        for call in 0..8 {
+            recent.note_call(CallKey(call), BootTime(1_000 * (call + 1)));
+        }
+        recent.note_call(CallKey(8), BootTime(40_000));
+        assert_eq!(recent.last_age(), Some(39));
+        assert_eq!(recent.note_call(CallKey(1), BootTime(40_000)), Seen::Before);
+    }
+}

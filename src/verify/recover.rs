@@ -1,0 +1,99 @@
+//! Start: what was pending is pending again before the first call is read.
+
+use std::time::Duration;
+
+use ulid::Ulid;
+
+use super::{Core, Verify};
+use crate::call::assurance::{Reason, Reasons};
+use crate::matcher::deadline::BootTime;
+use crate::matcher::pair::{Pending, Rest};
+use crate::matcher::verification::Status;
+use crate::outbox::event::EventId;
+use crate::store::{End, StoreError};
+
+/// What came back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Restored {
+    /// Pending verifications.
+    pub pending: usize,
+    /// Pairs that still rest.
+    pub resting: usize,
+    /// Deliveries not done.
+    pub deliveries: u64,
+}
+
+impl Verify {
+    /// Brings back pending verifications, resting pairs and the latest claims.
+    ///
+    /// # Errors
+    /// `StoreError` when the database cannot be read.
+    pub fn recover(&self) -> Result<Restored, StoreError> {
+        let core = &self.core;
+        let utc = (core.clock.utc)();
+        let now = (core.clock.boot)();
+        let longest_rest = core.settings.numbers.ranges().iter().map(|range| range.cool_down).max();
+        let recovered = core.store.recover(utc, longest_rest.unwrap_or_default())?;
+        let restored = Restored {
+            pending: recovered.pending.len(),
+            resting: recovered.resting.len(),
+            deliveries: recovered.backlog,
+        };
+        let applications = &core.settings.applications;
+        let place = |name: &str| applications.iter().position(|application| application.name == name);
+        for row in recovered.pending {
+            // A clock that was set back does not lengthen a window, one that was set forward ends it.
+            let window = row.expires_at.duration_since(row.created_at).unwrap_or_default();
+            let left = row.expires_at.duration_since(utc).unwrap_or_default().min(window);
+            let Some(application) = place(&row.application).and_then(|place| u16::try_from(place).ok()) else {
+                core.cancel_orphan(row.id);
+                continue;
+            };
+            let pending = Pending {
+                id: row.id,
+                deadline: now.plus(left),
+                application,
+                minimum: row.minimum_assurance,
+                number: row.number,
+            };
+            core.limits[usize::from(application)].restore_place(row.phone);
+            core.matcher.activate(core.pair(row.phone, row.number), pending);
+        }
+        for row in recovered.resting {
+            let ago = utc.duration_since(row.ended_at).unwrap_or_default();
+            let left = core.cool_down(row.number).saturating_sub(ago);
+            if left > Duration::ZERO {
+                let since = BootTime(now.0.saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)));
+                let key = core.pair(row.phone, row.number);
+                let rest = Rest { id: row.id, status: row.status, since, until: now.plus(left) };
+                // The pair may have a newer verification, which took this one's place.
+                if core.matcher.pending(key, now).is_none() {
+                    core.matcher.rest(key, rest);
+                }
+            }
+        }
+        for call in recovered.claimed_calls {
+            core.recent.note_claim(call, now);
+        }
+        Ok(restored)
+    }
+}
+
+impl Core {
+    /// Ends a verification whose application is no longer configured.
+    fn cancel_orphan(&self, id: crate::matcher::verification::VerificationId) {
+        let step = End {
+            verification: id,
+            status: Status::Canceled,
+            reasons: Reasons::of(Reason::ClientCanceled),
+            event: EventId(Ulid::generate()),
+            at: (self.clock.utc)(),
+            idempotency: None,
+        };
+        self.store.end(step, move |result| {
+            if result.is_err() {
+                tracing::warn!(verification = %id, "a verification without an application could not be canceled");
+            }
+        });
+    }
+}
