@@ -3,4 +3,6 @@
 //! Owns attempts: address check, connection, signature, judgement of the answer. Does not decide when a try is due
 //! (`outbox::schedule`) or what is in it. Invariant: an endpoint's trouble delays its own deliveries only.
 
+pub mod address;
 pub mod settings;
+pub mod signature;
