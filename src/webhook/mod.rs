@@ -4,5 +4,10 @@
 //! (`outbox::schedule`) or what is in it. Invariant: an endpoint's trouble delays its own deliveries only.
 
 pub mod address;
+pub mod attempt;
+mod connector;
 pub mod settings;
 pub mod signature;
+
+#[cfg(test)]
+mod local_server;
