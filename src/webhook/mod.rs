@@ -6,8 +6,19 @@
 pub mod address;
 pub mod attempt;
 mod connector;
+mod lane;
+mod queue;
 pub mod settings;
 pub mod signature;
+pub mod worker;
 
 #[cfg(test)]
 mod local_server;
+
+/// Tells the time, UTC. The caller's clock, so that tests have their own.
+pub type Clock = fn() -> std::time::SystemTime;
+
+/// Waits until a task has to end: `stop` is true, or nobody is left to say so.
+async fn stopped(stop: &mut tokio::sync::watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
