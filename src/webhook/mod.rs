@@ -8,6 +8,7 @@ pub mod attempt;
 mod connector;
 mod lane;
 mod queue;
+pub mod receiver;
 pub mod settings;
 pub mod signature;
 pub mod worker;
