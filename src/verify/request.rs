@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::call::assurance::Assurance;
+pub use crate::call::assurance::Assurance;
 use crate::e164::E164;
 use crate::matcher::verification::{Consent, Purpose, Status, VerificationId};
 
