@@ -1,1 +1,119 @@
-//! To be written.
+//! The REST API: JSON over HTTP/1.1 and HTTP/2.
+//!
+//! Owns routing, keys, the checks of every field, and the form of answers and problems (RFC 9110, RFC 9457). Does not
+//! decide anything about a verification: [`Verify`] does. Invariant: what reaches `Verify` is checked, and nothing that
+//! a client sends can panic, grow without bound or reach a log.
+
+mod auth;
+mod body;
+mod create;
+mod fields;
+mod idempotency;
+mod json;
+pub mod key;
+mod later;
+mod limits;
+mod observe;
+mod opening;
+mod phone;
+mod problem;
+pub mod server;
+mod verifications;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post};
+use tokio::sync::Semaphore;
+
+use crate::telemetry::metrics::Metrics;
+use crate::verify::Verify;
+use crate::verify::settings::ApplicationId;
+use problem::{Code, Problem};
+
+/// `[api]`, and who may use it.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Keys and applications. A reload replaces these alone.
+    pub access: Access,
+}
+
+/// The keys in force and the applications they belong to.
+#[derive(Debug, Clone, Default)]
+pub struct Access {
+    /// Every key of every application.
+    pub keys: Vec<Key>,
+    /// By [`ApplicationId`].
+    pub applications: Vec<Application>,
+}
+
+/// One API key, as its hash.
+#[derive(Debug, Clone)]
+pub struct Key {
+    /// Whose it is.
+    pub application: ApplicationId,
+    /// SHA-256 of the key text.
+    pub hash: [u8; 32],
+    /// Its id: [`key::id`] of the hash.
+    pub name: String,
+}
+
+/// What the API needs to know about an application.
+#[derive(Debug, Clone)]
+pub struct Application {
+    /// Its name, a metric label.
+    pub name: String,
+    /// Live, not a sandbox: its keys begin `rp_live_`.
+    pub live: bool,
+}
+
+/// What every request shares.
+struct Shared {
+    verify: Arc<Verify>,
+    access: Arc<ArcSwap<Access>>,
+    metrics: Metrics,
+    clock: fn() -> Instant,
+    bodies: Semaphore,
+    body_deadline: Duration,
+}
+
+impl Shared {
+    fn new(
+        verify: Arc<Verify>,
+        access: Arc<ArcSwap<Access>>,
+        metrics: Metrics,
+        clock: fn() -> Instant,
+        body_deadline: Duration,
+    ) -> Self {
+        Self { verify, access, metrics, clock, bodies: Semaphore::new(body::MAX_AT_ONCE), body_deadline }
+    }
+}
+
+/// The API as a service for [`server::serve`]. `access` may be replaced while it runs; `clock` times requests for the
+/// log.
+pub fn router(verify: Arc<Verify>, access: Arc<ArcSwap<Access>>, metrics: Metrics, clock: fn() -> Instant) -> Router {
+    routes(Arc::new(Shared::new(verify, access, metrics, clock, body::DEADLINE)))
+}
+
+fn routes(shared: Arc<Shared>) -> Router {
+    let router = Router::new()
+        .route(verifications::ALL, post(verifications::create))
+        .route(verifications::ONE, get(verifications::read))
+        .route(verifications::CANCEL, post(verifications::cancel));
+    later::add_routes(router)
+        .fallback(async || Problem::new(Code::NotFound, "no endpoint has this path; the API's paths begin /v1/"))
+        .method_not_allowed_fallback(async || {
+            Problem::new(Code::MethodNotAllowed, "this path does not take this method; Allow names those that it takes")
+        })
+        .layer(from_fn_with_state(Arc::clone(&shared), observe::observe))
+        .with_state(shared)
+}
