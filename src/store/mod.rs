@@ -1,1 +1,415 @@
-//! To be written.
+//! Durable state: verifications, their events, deliveries, calls and idempotency answers, in one SQLite file.
+//!
+//! Owns the file, its schema and the one thread that writes to it. [`Store`] has a method for each atomic step; steps
+//! of many callers share a transaction (group commit). Decides nothing: whether a call proves a verification or a
+//! window is over is known before a step is asked for. Invariant: a verification has one terminal state, an event is
+//! in the transaction of the change that it tells, and a step is answered only when it is on disk or known undone.
+
+mod apply;
+mod faults;
+mod purge;
+mod queue;
+mod readers;
+mod resolve;
+mod row;
+mod schema;
+mod step;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc::Sender;
+
+use crate::call::assurance::Assurance;
+use crate::call::event::CallKey;
+use crate::e164::E164;
+use crate::matcher::verification::{Status, Verification, VerificationId};
+use crate::outbox::delivery::{DeliveryId, Due, EndpointId, Subscriptions};
+use crate::outbox::event::{EventType, body};
+use crate::telemetry::health::Health;
+use crate::telemetry::metrics::Metrics;
+
+use faults::Faults;
+use purge::Purge;
+use queue::{EXPIRY_CHUNK, Queue, Refusal, Urgency};
+use readers::Readers;
+use step::{Answer, Delivery, Prepared, Step, Waiter, Work};
+use writer::Writer;
+
+pub use step::{Claim, Create, End, IdempotencyRecord, Note, StepError};
+
+/// What the operator configures about the store.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The database file. Beside it SQLite keeps one with `-wal` and one with `-shm` behind its name.
+    pub path: PathBuf,
+    /// How long ended verifications, calls, events and deliveries are kept. Events and deliveries stay a day at least.
+    pub retention: Duration,
+}
+
+/// Why the store cannot be opened or read. The operator acts on it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file cannot be created or its mode not set.
+    #[error("{}: {source}", .path.display())]
+    File {
+        /// The database file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// SQLite cannot open the file, or it is no database.
+    #[error("{} is not usable as a database: {source}", .path.display())]
+    Open {
+        /// The database file.
+        path: PathBuf,
+        /// SQLite's answer.
+        source: rusqlite::Error,
+    },
+    /// A later version of this program has written the file.
+    #[error("the database has schema version {found}, this program knows versions up to {known}")]
+    Newer {
+        /// `PRAGMA user_version` of the file.
+        found: i64,
+        /// Newest version that is known.
+        known: usize,
+    },
+    /// The schema could not be brought to a version; the file is as it was.
+    #[error("migration of the database to schema version {version} failed: {source}")]
+    Migration {
+        /// The version that was to be reached.
+        version: usize,
+        /// SQLite's answer.
+        source: rusqlite::Error,
+    },
+    /// The writer's thread could not be started.
+    #[error("the writer thread does not start: {0}")]
+    Thread(io::Error),
+    /// A read failed.
+    #[error("the database cannot be read: {0}")]
+    Read(#[from] rusqlite::Error),
+    /// The thread of a read ended before it was done.
+    #[error("a read was not finished")]
+    ReaderLost,
+}
+
+/// Everything memory needs at start.
+#[derive(Debug)]
+pub struct Recovered {
+    /// Verifications that wait for their call, also those whose window has passed meanwhile.
+    pub pending: Vec<PendingRow>,
+    /// Verifications whose (phone, number) pair may still rest.
+    pub resting: Vec<RestingRow>,
+    /// Calls of the last 32 s that claimed a verification, oldest first.
+    pub claimed_calls: Vec<CallKey>,
+    /// Deliveries not done.
+    pub backlog: u64,
+}
+
+/// A pending verification, as far as memory needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingRow {
+    /// Its id.
+    pub id: VerificationId,
+    /// Name of its application.
+    pub application: Arc<str>,
+    /// The phone to be proven.
+    pub phone: E164,
+    /// The number that it is to call.
+    pub number: E164,
+    /// Lowest level of proof that verifies it.
+    pub minimum_assurance: Assurance,
+    /// UTC.
+    pub created_at: SystemTime,
+    /// End of the window, UTC.
+    pub expires_at: SystemTime,
+}
+
+/// A verification that ended a short while ago.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestingRow {
+    /// Its id.
+    pub id: VerificationId,
+    /// Name of its application.
+    pub application: Arc<str>,
+    /// The phone.
+    pub phone: E164,
+    /// The number that it was to call.
+    pub number: E164,
+    /// How it ended.
+    pub status: Status,
+    /// When, UTC.
+    pub ended_at: SystemTime,
+}
+
+/// The answer to an earlier request with the same idempotency key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredAnswer {
+    /// SHA-256 of that request.
+    pub fingerprint: [u8; 32],
+    /// HTTP status.
+    pub status: u16,
+    /// The body, byte for byte.
+    pub body: String,
+    /// The verification that it tells of.
+    pub verification: VerificationId,
+}
+
+/// The durable state of a node. Cheap to clone; the last clone closes it.
+///
+/// A `done` that is given to a step runs once: on the writer's thread after the commit, or on the calling thread,
+/// before the method returns, with `StepError::Full`. So it must be quick and must not need a lock that the caller
+/// holds. It is dropped unrun only where the store closes or crashes without knowing the outcome.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    queue: Arc<Queue>,
+    readers: Arc<Readers>,
+    metrics: Metrics,
+    retention: Duration,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Store {
+    /// Opens or creates the database, migrates it and starts the writer. New deliveries are offered to `ready`; what
+    /// does not fit there is found by [`Store::due`].
+    ///
+    /// # Errors
+    /// Each [`StoreError`] but `ReaderLost`.
+    pub fn open(
+        settings: &Settings,
+        subscriptions: Subscriptions,
+        metrics: Metrics,
+        health: Arc<Health>,
+        ready: Sender<Due>,
+    ) -> Result<Self, StoreError> {
+        Self::open_with(settings, subscriptions, metrics, health, ready, Faults::default())
+    }
+
+    fn open_with(
+        settings: &Settings,
+        subscriptions: Subscriptions,
+        metrics: Metrics,
+        health: Arc<Health>,
+        ready: Sender<Due>,
+        faults: Faults,
+    ) -> Result<Self, StoreError> {
+        let connection = schema::open_writer(&settings.path)?;
+        metrics.webhook_backlog.set(writer::backlog(&connection)?);
+        let queue = Arc::new(Queue::default());
+        let writer = Writer {
+            connection,
+            path: settings.path.clone(),
+            queue: Arc::clone(&queue),
+            subscriptions,
+            metrics: metrics.clone(),
+            health,
+            ready,
+            faults,
+            kept: Vec::new(),
+            failed: false,
+            stale: false,
+        };
+        let thread =
+            thread::Builder::new().name("store-writer".into()).spawn(|| writer.run()).map_err(StoreError::Thread)?;
+        let readers = Arc::new(Readers::new(settings.path.clone()));
+        let writer = Mutex::new(Some(thread));
+        Ok(Self { inner: Arc::new(Inner { queue, readers, metrics, retention: settings.retention, writer }) })
+    }
+
+    /// What was pending, resting and undelivered when the node stopped. Blocks; meant for the start.
+    ///
+    /// # Errors
+    /// `StoreError::Read` or `Open`.
+    pub fn recover(&self, now: SystemTime, rest: Duration) -> Result<Recovered, StoreError> {
+        let rested_from = now.checked_sub(rest).unwrap_or(SystemTime::UNIX_EPOCH);
+        self.inner.readers.read_here(|connection| readers::recover(connection, now, rested_from))
+    }
+
+    /// Begins a verification.
+    pub fn create(&self, step: Create, done: impl FnOnce(Result<Verification, StepError>) + Send + 'static) {
+        let mut create = step;
+        let verification = &mut create.verification;
+        verification.sequence = 1;
+        for time in [&mut verification.created_at, &mut verification.expires_at] {
+            *time = row::whole_millis(*time);
+        }
+        let body = body(EventType::Created, verification.created_at, verification, None).into();
+        let answer = create.idempotency.as_ref().map(|_| apply::json(&create.verification));
+        let work = Work::Create(Box::new(Prepared { create, body, answer }));
+        // A creation that is done always leaves its row.
+        let done = |answer: Answer| done(answer.and_then(|row| row.ok_or(StepError::RolledBack)));
+        self.inner.push(Urgency::Create, work, Some(Box::new(done)));
+    }
+
+    /// Takes a verification from pending to verified. `None`: it is not pending.
+    pub fn claim(&self, step: Claim, done: impl FnOnce(Result<Option<Verification>, StepError>) + Send + 'static) {
+        self.inner.push(Urgency::Claim, Work::Claim(Box::new(step)), Some(Box::new(done)));
+    }
+
+    /// Ends a pending verification, as urgent as a creation. `None`: it is not pending.
+    pub fn end(&self, step: End, done: impl FnOnce(Result<Option<Verification>, StepError>) + Send + 'static) {
+        self.inner.push(Urgency::Create, Work::End(Box::new(step)), Some(Box::new(done)));
+    }
+
+    /// Ends verifications whose window is over, when nothing more urgent waits. `done` gets an answer for each, in
+    /// their order, when all are known. Transactions hold up to 1,000; a list may be longer.
+    pub fn expire(
+        &self,
+        steps: Vec<End>,
+        done: impl FnOnce(Vec<Result<Option<Verification>, StepError>>) + Send + 'static,
+    ) {
+        if steps.is_empty() {
+            return done(Vec::new());
+        }
+        let waiters = gather(steps.len(), Box::new(done));
+        let steps = steps.into_iter().map(|end| Work::End(Box::new(end))).zip(waiters);
+        let mut steps = steps.map(|(work, waiter)| Step { work, waiter: Some(waiter) });
+        loop {
+            let chunk: Vec<Step> = steps.by_ref().take(EXPIRY_CHUNK).collect();
+            if chunk.is_empty() {
+                break;
+            }
+            if let Err((chunk, refusal)) = self.inner.queue.push_expiries(chunk) {
+                chunk.into_iter().for_each(|step| self.inner.refuse(step, refusal));
+            }
+        }
+    }
+
+    /// Keeps a call that did not verify. A call on a verification that is not pending leaves nothing, except as
+    /// `EventType::LateCall`.
+    pub fn note(&self, step: Note, done: impl FnOnce(Result<(), StepError>) + Send + 'static) {
+        let done = |answer: Answer| done(answer.map(drop));
+        self.inner.push(Urgency::Delivery, Work::Note(Box::new(step)), Some(Box::new(done)));
+    }
+
+    /// The endpoint took the event.
+    pub fn delivered(&self, id: DeliveryId, at: SystemTime, status: u16) {
+        self.deliver(id, Delivery::Delivered { at, status });
+    }
+
+    /// An attempt failed; the next one is planned. The first 200 bytes of `error` are kept.
+    pub fn put_off(&self, id: DeliveryId, attempts: u32, next_at: SystemTime, error: String) {
+        self.deliver(id, Delivery::PutOff { attempts, next_at, error });
+    }
+
+    /// The last attempt failed. The first 200 bytes of `error` are kept.
+    pub fn exhausted(&self, id: DeliveryId, attempts: u32, error: String) {
+        self.deliver(id, Delivery::Exhausted { attempts, error });
+    }
+
+    fn deliver(&self, id: DeliveryId, state: Delivery) {
+        self.inner.push(Urgency::Delivery, Work::Delivery(id, state), None);
+    }
+
+    /// Reads a verification.
+    ///
+    /// # Errors
+    /// `StoreError::Read`, `Open` or `ReaderLost`, as for each of the reads.
+    pub async fn verification(&self, id: VerificationId) -> Result<Option<Verification>, StoreError> {
+        self.inner.readers.read(move |connection| row::find(connection, id)).await
+    }
+
+    /// The answer to an earlier request with this idempotency key.
+    pub async fn answer(&self, application: &str, scope: &str, key: &str) -> Result<Option<StoredAnswer>, StoreError> {
+        let (application, scope, key) = (application.to_owned(), scope.to_owned(), key.to_owned());
+        self.inner.readers.read(move |connection| readers::answer(connection, &application, &scope, &key)).await
+    }
+
+    /// The numbers that this phone was last given, the latest first, each once, at most `limit`.
+    pub async fn numbers_used(&self, application: &str, phone: E164, limit: u32) -> Result<Vec<E164>, StoreError> {
+        let application = application.to_owned();
+        self.inner.readers.read(move |connection| readers::numbers_used(connection, &application, phone, limit)).await
+    }
+
+    /// Deliveries to `endpoint` that are due at `now`, the longest due first, at most `limit`. One that is being
+    /// attempted is among them until its result is stored.
+    pub async fn due(&self, endpoint: &EndpointId, now: SystemTime, limit: u32) -> Result<Vec<Due>, StoreError> {
+        let endpoint = endpoint.clone();
+        self.inner.readers.read(move |connection| readers::due(connection, &endpoint, now, limit)).await
+    }
+
+    /// How many deliveries are not done.
+    pub async fn backlog(&self) -> Result<u64, StoreError> {
+        self.inner.readers.read(|connection| Ok(writer::backlog(connection)?.unsigned_abs())).await
+    }
+
+    /// Has what is too old at `now` removed when nothing more urgent waits: what the retention says, and idempotency
+    /// answers after 24 h or beyond 1,000,000.
+    pub fn purge(&self, now: SystemTime) {
+        self.inner.queue.push_purge(Purge::new(now, self.inner.retention));
+    }
+
+    /// Takes no more steps, commits those that wait, ends the writer and empties the write-ahead log. Blocks. Reads
+    /// still work.
+    pub fn close(&self) {
+        self.inner.close();
+    }
+}
+
+impl Inner {
+    fn push(&self, urgency: Urgency, work: Work, waiter: Option<Waiter>) {
+        if let Err((step, refusal)) = self.queue.push(urgency, Step { work, waiter }) {
+            self.refuse(step, refusal);
+        }
+    }
+
+    fn refuse(&self, step: Step, refusal: Refusal) {
+        self.metrics.store_failures.with_label_values(&[refusal.as_str()]).inc();
+        step.answer(Err(StepError::Full));
+    }
+
+    fn close(&self) {
+        self.queue.close();
+        self.readers.close_idle();
+        let writer = self.writer.lock().take();
+        // The last clone may be in a waiter that the writer itself drops.
+        if let Some(writer) = writer.filter(|writer| writer.thread().id() != thread::current().id()) {
+            // A writer that panicked has said so, and there is nothing left to wait for.
+            let _ = writer.join();
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// One waiter a step, of which the last has `done` told all answers.
+fn gather(count: usize, done: Box<dyn FnOnce(Vec<Answer>) + Send>) -> impl Iterator<Item = Waiter> {
+    struct Gathered {
+        answers: Vec<Answer>,
+        left: usize,
+        done: Option<Box<dyn FnOnce(Vec<Answer>) + Send>>,
+    }
+    let gathered = Gathered { answers: vec![Err(StepError::RolledBack); count], left: count, done: Some(done) };
+    let gathered = Arc::new(Mutex::new(gathered));
+    (0..count).map(move |index| -> Waiter {
+        let gathered = Arc::clone(&gathered);
+        Box::new(move |answer| {
+            let mut all = gathered.lock();
+            all.answers[index] = answer;
+            all.left -= 1;
+            if all.left == 0 {
+                let answers = std::mem::take(&mut all.answers);
+                let done = all.done.take();
+                drop(all);
+                if let Some(done) = done {
+                    done(answers);
+                }
+            }
+        })
+    })
+}

@@ -1,0 +1,325 @@
+//! What each step does inside the open transaction: its rows, its one event, and that event's deliveries.
+//!
+//! Owns the statements that change something. Does not begin, commit or undo: that is the writer's. Invariant: the
+//! event of a step is in the step's own transaction, so the event is there exactly when the step was done.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension, named_params};
+
+use super::row::{self, columns, millis};
+use super::step::{Claim, Delivery, End, IdempotencyRecord, Note, Prepared, Work};
+use crate::call::assurance::Assurance;
+use crate::call::event::{CallerSource, Presentation};
+use crate::matcher::verification::{Status, Verification, VerificationId};
+use crate::outbox::delivery::{DeliveryId, Due, Subscriptions};
+use crate::outbox::event::{CallFacts, EventId, EventType, body};
+
+/// Longest error text kept for a delivery, in bytes.
+const ERROR_BYTES: usize = 200;
+
+/// What a transaction changes outside the database once it is committed.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Application and status of each verification that reached a status.
+    pub reached: Vec<(String, Status)>,
+    /// New deliveries.
+    pub due: Vec<Due>,
+    /// How many deliveries are done for good.
+    pub finished: usize,
+}
+
+impl Effects {
+    /// A point to go back to.
+    pub fn mark(&self) -> (usize, usize, usize) {
+        (self.reached.len(), self.due.len(), self.finished)
+    }
+
+    /// Forgets what came after `mark`.
+    pub fn back_to(&mut self, mark: (usize, usize, usize)) {
+        self.reached.truncate(mark.0);
+        self.due.truncate(mark.1);
+        self.finished = mark.2;
+    }
+}
+
+/// Why a step's statements did not go through.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The step asks for a state or a kind of event that it cannot bring about.
+    #[error("the step cannot lead to {0}")]
+    Misuse(&'static str),
+    /// SQLite refused.
+    #[error(transparent)]
+    Sql(#[from] rusqlite::Error),
+}
+
+impl ApplyError {
+    /// Whether the step itself is at fault, not the disk or the file: its neighbours would go through without it.
+    pub fn is_the_steps_own(&self) -> bool {
+        match self {
+            Self::Misuse(_) => true,
+            Self::Sql(rusqlite::Error::SqliteFailure(failure, _)) => matches!(
+                failure.code,
+                ErrorCode::ConstraintViolation
+                    | ErrorCode::TypeMismatch
+                    | ErrorCode::TooBig
+                    | ErrorCode::ParameterOutOfRange
+            ),
+            // A value that does not convert, in the step or in the row that it touches.
+            Self::Sql(_) => true,
+        }
+    }
+}
+
+/// Does one step; gives the verification as it leaves it, `None` where the verification was not pending.
+pub fn apply(
+    connection: &Connection,
+    subscriptions: &Subscriptions,
+    work: &Work,
+    effects: &mut Effects,
+) -> Result<Option<Verification>, ApplyError> {
+    let mut outbox = Outbox { connection, subscriptions, effects };
+    match work {
+        Work::Create(prepared) => create(&mut outbox, prepared).map(Some),
+        Work::Claim(step) => claim(&mut outbox, step),
+        Work::End(step) => end(&mut outbox, step),
+        Work::Note(step) => note(&mut outbox, step),
+        Work::Delivery(id, state) => {
+            deliver(&mut outbox, *id, state)?;
+            Ok(None)
+        }
+    }
+}
+
+/// The event that tells of a terminal state reached without a call.
+fn ending(status: Status) -> Result<EventType, ApplyError> {
+    match status {
+        Status::Expired => Ok(EventType::Expired),
+        Status::Canceled => Ok(EventType::Canceled),
+        Status::Denied => Ok(EventType::Denied),
+        Status::Failed => Ok(EventType::Failed),
+        Status::Pending | Status::Verified => Err(ApplyError::Misuse(status.as_str())),
+    }
+}
+
+fn create(outbox: &mut Outbox<'_>, prepared: &Prepared) -> Result<Verification, ApplyError> {
+    let step = &prepared.create;
+    let verification = &step.verification;
+    if let Some(replaced) = &step.replaces {
+        end(outbox, replaced)?;
+    }
+    row::insert(outbox.connection, verification)?;
+    if let (Some(record), Some(answer)) = (&step.idempotency, &prepared.answer) {
+        remember(outbox.connection, record, verification.id, answer, verification.created_at)?;
+    }
+    let at = verification.created_at;
+    outbox.tell(step.event, EventType::Created, at, verification, &prepared.body)?;
+    outbox.effects.reached.push((verification.application.clone(), Status::Pending));
+    Ok(verification.clone())
+}
+
+fn claim(outbox: &mut Outbox<'_>, step: &Claim) -> Result<Option<Verification>, ApplyError> {
+    let sql = concat!(
+        "UPDATE verifications SET status = 'verified', assurance = :assurance, reasons = reasons | :reasons, \
+         ended_at = :at, sequence = sequence + 1 WHERE id = :id AND status = 'pending' RETURNING ",
+        columns!()
+    );
+    let call = &step.call.event;
+    let parameters = named_params! {
+        ":assurance": call.assurance.as_str(),
+        ":reasons": call.reasons.bits(),
+        ":at": millis(step.at),
+        ":id": step.verification.to_string(),
+    };
+    let claimed = outbox.connection.prepare_cached(sql)?.query_row(parameters, row::verification).optional()?;
+    let Some(verification) = claimed else { return Ok(None) };
+    record(outbox.connection, &verification, &step.call, "verified")?;
+    outbox.render(step.event, EventType::Verified, step.at, &verification, Some(&step.call))?;
+    outbox.effects.reached.push((verification.application.clone(), Status::Verified));
+    Ok(Some(verification))
+}
+
+fn end(outbox: &mut Outbox<'_>, step: &End) -> Result<Option<Verification>, ApplyError> {
+    let sql = concat!(
+        "UPDATE verifications SET status = :status, reasons = reasons | :reasons, ended_at = :at, \
+         sequence = sequence + 1 WHERE id = :id AND status = 'pending' RETURNING ",
+        columns!()
+    );
+    let kind = ending(step.status)?;
+    let parameters = named_params! {
+        ":status": step.status.as_str(),
+        ":reasons": step.reasons.bits(),
+        ":at": millis(step.at),
+        ":id": step.verification.to_string(),
+    };
+    let ended = outbox.connection.prepare_cached(sql)?.query_row(parameters, row::verification).optional()?;
+    let Some(verification) = ended else { return Ok(None) };
+    if let Some(record) = &step.idempotency {
+        remember(outbox.connection, record, verification.id, &json(&verification), step.at)?;
+    }
+    outbox.render(step.event, kind, step.at, &verification, None)?;
+    outbox.effects.reached.push((verification.application.clone(), step.status));
+    Ok(Some(verification))
+}
+
+fn note(outbox: &mut Outbox<'_>, step: &Note) -> Result<Option<Verification>, ApplyError> {
+    let received = concat!(
+        "UPDATE verifications SET reasons = reasons | :reasons, sequence = sequence + 1 \
+         WHERE id = :id AND status = 'pending' RETURNING ",
+        columns!()
+    );
+    let late = concat!(
+        "UPDATE verifications SET reasons = reasons | :reasons, sequence = sequence + 1 WHERE id = :id RETURNING ",
+        columns!()
+    );
+    let (sql, reasons, outcome) = match step.kind {
+        EventType::CallReceived => (received, step.call.event.reasons.bits(), "refused"),
+        EventType::LateCall => (late, 0, "late"),
+        other => return Err(ApplyError::Misuse(other.as_str())),
+    };
+    let parameters = named_params! { ":reasons": reasons, ":id": step.verification.to_string() };
+    let named = outbox.connection.prepare_cached(sql)?.query_row(parameters, row::verification).optional()?;
+    let Some(verification) = named else { return Ok(None) };
+    record(outbox.connection, &verification, &step.call, outcome)?;
+    outbox.render(step.event, step.kind, step.at, &verification, Some(&step.call))?;
+    Ok(Some(verification))
+}
+
+fn deliver(outbox: &mut Outbox<'_>, id: DeliveryId, state: &Delivery) -> Result<(), ApplyError> {
+    let connection = outbox.connection;
+    match state {
+        Delivery::Delivered { at, status } => {
+            let sql = "UPDATE deliveries SET state = 'delivered', done_at = ?2, status = ?3 \
+                       WHERE id = ?1 AND state = 'due'";
+            outbox.effects.finished += connection.prepare_cached(sql)?.execute((id.0, millis(*at), status))?;
+        }
+        Delivery::PutOff { attempts, next_at, error } => {
+            let sql = "UPDATE deliveries SET attempts = ?2, next_at = ?3, error = ?4 WHERE id = ?1 AND state = 'due'";
+            connection.prepare_cached(sql)?.execute((id.0, attempts, millis(*next_at), shortened(error)))?;
+        }
+        Delivery::Exhausted { attempts, error } => {
+            let sql = "UPDATE deliveries SET state = 'exhausted', attempts = ?2, error = ?3 \
+                       WHERE id = ?1 AND state = 'due'";
+            outbox.effects.finished += connection.prepare_cached(sql)?.execute((id.0, attempts, shortened(error)))?;
+        }
+    }
+    Ok(())
+}
+
+/// Where events go.
+struct Outbox<'a> {
+    connection: &'a Connection,
+    subscriptions: &'a Subscriptions,
+    effects: &'a mut Effects,
+}
+
+impl Outbox<'_> {
+    fn render(
+        &mut self,
+        id: EventId,
+        kind: EventType,
+        at: SystemTime,
+        verification: &Verification,
+        call: Option<&CallFacts>,
+    ) -> Result<(), ApplyError> {
+        self.tell(id, kind, at, verification, &body(kind, at, verification, call).into())
+    }
+
+    fn tell(
+        &mut self,
+        id: EventId,
+        kind: EventType,
+        at: SystemTime,
+        verification: &Verification,
+        body: &Arc<str>,
+    ) -> Result<(), ApplyError> {
+        let event = "INSERT INTO events (id, application, verification, type, at, body) \
+                     VALUES (:id, :application, :verification, :type, :at, :body)";
+        self.connection.prepare_cached(event)?.execute(named_params! {
+            ":id": id.to_string(),
+            ":application": verification.application,
+            ":verification": verification.id.to_string(),
+            ":type": kind.as_str(),
+            ":at": millis(at),
+            ":body": body,
+        })?;
+        let sequence = self.connection.last_insert_rowid();
+
+        let delivery = "INSERT INTO deliveries (event, endpoint, event_at, next_at) VALUES (?1, ?2, ?3, ?3)";
+        for endpoint in self.subscriptions.of(&verification.application, kind) {
+            self.connection.prepare_cached(delivery)?.execute((sequence, &endpoint.0, millis(at)))?;
+            self.effects.due.push(Due {
+                id: DeliveryId(self.connection.last_insert_rowid()),
+                endpoint: endpoint.clone(),
+                event: id,
+                event_at: row::whole_millis(at),
+                attempts: 0,
+                body: Arc::clone(body),
+            });
+        }
+        Ok(())
+    }
+}
+
+fn remember(
+    connection: &Connection,
+    record: &IdempotencyRecord,
+    verification: VerificationId,
+    answer: &str,
+    at: SystemTime,
+) -> Result<(), ApplyError> {
+    let sql = "INSERT INTO idempotency \
+               (application, scope, request_key, fingerprint, status, body, verification, created_at) \
+               VALUES (:application, :scope, :key, :fingerprint, :status, :body, :verification, :at)";
+    connection.prepare_cached(sql)?.execute(named_params! {
+        ":application": record.application,
+        ":scope": record.scope,
+        ":key": record.key,
+        ":fingerprint": record.fingerprint,
+        ":status": record.status,
+        ":body": answer,
+        ":verification": verification.to_string(),
+        ":at": millis(at),
+    })?;
+    Ok(())
+}
+
+fn record(
+    connection: &Connection,
+    verification: &Verification,
+    call: &CallFacts,
+    outcome: &str,
+) -> Result<(), ApplyError> {
+    let sql = "INSERT INTO calls (id, verification, application, trunk, caller, dialled, source, assurance, reasons, \
+               outcome, received_at, call_key) VALUES (:id, :verification, :application, :trunk, :caller, :dialled, \
+               :source, :assurance, :reasons, :outcome, :received_at, :call_key)";
+    let event = &call.event;
+    // A number that its owner withholds was good for the match and leaves no trace.
+    let caller = event.caller.filter(|_| event.presentation == Presentation::Allowed);
+    connection.prepare_cached(sql)?.execute(named_params! {
+        ":id": call.id.to_string(),
+        ":verification": verification.id.to_string(),
+        ":application": verification.application,
+        ":trunk": call.trunk,
+        ":caller": caller.map(row::integer),
+        ":dialled": event.dialled.map(row::integer),
+        ":source": event.source.map(CallerSource::as_str),
+        ":assurance": Assurance::as_str(event.assurance),
+        ":reasons": event.reasons.bits(),
+        ":outcome": outcome,
+        ":received_at": millis(event.received_at),
+        ":call_key": event.key.0.cast_signed(),
+    })?;
+    Ok(())
+}
+
+/// The verification as an API answer.
+pub fn json(verification: &Verification) -> String {
+    serde_json::to_string(verification).expect("a map with text keys always becomes JSON")
+}
+
+fn shortened(error: &str) -> &str {
+    &error[..error.floor_char_boundary(ERROR_BYTES)]
+}

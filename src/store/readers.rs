@@ -1,0 +1,194 @@
+//! Reads, on connections of their own beside the writer: each sees the last commit.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, OptionalExtension, params};
+use tokio::sync::Semaphore;
+
+use super::row::{self, millis};
+use super::{PendingRow, Recovered, RestingRow, StoreError, StoredAnswer, schema, writer};
+use crate::call::event::CallKey;
+use crate::e164::E164;
+use crate::outbox::delivery::{DeliveryId, Due, EndpointId};
+
+/// Reads at a time; others wait.
+const READERS: usize = 4;
+
+/// Newest verifications of a phone that are looked through for the numbers it was given.
+const NUMBERS_LOOKED_AT: u32 = 1_000;
+
+/// For how long a call that claimed is remembered over a restart: a peer repeats an INVITE for 32 s (RFC 3261
+/// 17.1.1.2, Timer B).
+const CLAIMS_REMEMBERED_MILLIS: i64 = 32_000;
+
+/// A bounded pool of connections.
+pub struct Readers {
+    path: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+    permits: Arc<Semaphore>,
+}
+
+impl Readers {
+    /// A pool that opens its connections when they are needed.
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, idle: Mutex::default(), permits: Arc::new(Semaphore::new(READERS)) }
+    }
+
+    /// Runs `read` on a thread that may block.
+    pub async fn read<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| StoreError::ReaderLost)?;
+        let readers = Arc::clone(self);
+        let task = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            readers.read_here(read)
+        });
+        task.await.map_err(|_| StoreError::ReaderLost)?
+    }
+
+    /// Runs `read` on this thread.
+    pub fn read_here<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        let idle = self.idle.lock().pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => schema::open_reader(&self.path)?,
+        };
+        let value = read(&connection)?;
+        // One that failed is not kept.
+        let mut idle = self.idle.lock();
+        if idle.len() < READERS {
+            idle.push(connection);
+        }
+        Ok(value)
+    }
+
+    /// Closes the connections that nobody uses.
+    pub fn close_idle(&self) {
+        self.idle.lock().clear();
+    }
+}
+
+/// What memory needs at start, as one snapshot.
+pub fn recover(connection: &Connection, now: SystemTime, rested_from: SystemTime) -> rusqlite::Result<Recovered> {
+    let snapshot = connection.unchecked_transaction()?;
+    let mut names = BTreeSet::<Arc<str>>::new();
+    let mut name = |text: &str| match names.get(text) {
+        Some(name) => Arc::clone(name),
+        None => {
+            let name: Arc<str> = text.into();
+            names.insert(Arc::clone(&name));
+            name
+        }
+    };
+
+    let sql = "SELECT id, application, phone, number, minimum_assurance, created_at, expires_at \
+               FROM verifications WHERE status = 'pending'";
+    let pending = snapshot
+        .prepare(sql)?
+        .query_map([], |row| {
+            Ok(PendingRow {
+                id: row::verification_id(row, 0)?,
+                application: name(row.get_ref(1)?.as_str()?),
+                phone: row::number(row, 2)?,
+                number: row::number(row, 3)?,
+                minimum_assurance: row::assurance(row, 4)?,
+                created_at: row::time(row, 5)?,
+                expires_at: row::time(row, 6)?,
+            })
+        })?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+
+    let sql = "SELECT id, application, phone, number, status, ended_at FROM verifications WHERE ended_at >= ?1";
+    let resting = snapshot
+        .prepare(sql)?
+        .query_map([millis(rested_from)], |row| {
+            Ok(RestingRow {
+                id: row::verification_id(row, 0)?,
+                application: name(row.get_ref(1)?.as_str()?),
+                phone: row::number(row, 2)?,
+                number: row::number(row, 3)?,
+                status: row::status(row, 4)?,
+                ended_at: row::time(row, 5)?,
+            })
+        })?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+
+    let sql = "SELECT call_key FROM calls WHERE received_at >= ?1 AND outcome = 'verified' ORDER BY received_at";
+    let claimed_calls = snapshot
+        .prepare(sql)?
+        .query_map([millis(now) - CLAIMS_REMEMBERED_MILLIS], |row| Ok(CallKey(row.get::<_, i64>(0)?.cast_unsigned())))?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+
+    let backlog = writer::backlog(&snapshot)?.unsigned_abs();
+    Ok(Recovered { pending, resting, claimed_calls, backlog })
+}
+
+/// The answer to an earlier request.
+pub fn answer(
+    connection: &Connection,
+    application: &str,
+    scope: &str,
+    key: &str,
+) -> rusqlite::Result<Option<StoredAnswer>> {
+    let sql = "SELECT fingerprint, status, body, verification FROM idempotency \
+               WHERE application = ?1 AND scope = ?2 AND request_key = ?3";
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok(StoredAnswer {
+            fingerprint: row.get(0)?,
+            status: row.get(1)?,
+            body: row.get(2)?,
+            verification: row::verification_id(row, 3)?,
+        })
+    };
+    connection.prepare_cached(sql)?.query_row([application, scope, key], read).optional()
+}
+
+/// The numbers that a phone was given, the latest first, each once.
+pub fn numbers_used(
+    connection: &Connection,
+    application: &str,
+    phone: E164,
+    limit: u32,
+) -> rusqlite::Result<Vec<E164>> {
+    let sql = "SELECT number FROM verifications WHERE application = ?1 AND phone = ?2 ORDER BY seq DESC LIMIT ?3";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(params![application, row::integer(phone), NUMBERS_LOOKED_AT])?;
+    let mut numbers = Vec::new();
+    while let Some(row) = rows.next()? {
+        if numbers.len() >= limit as usize {
+            break;
+        }
+        let number = row::number(row, 0)?;
+        if !numbers.contains(&number) {
+            numbers.push(number);
+        }
+    }
+    Ok(numbers)
+}
+
+/// Deliveries to `endpoint` whose time has come, the longest due first.
+pub fn due(connection: &Connection, endpoint: &EndpointId, now: SystemTime, limit: u32) -> rusqlite::Result<Vec<Due>> {
+    let sql = "SELECT deliveries.id, events.id, deliveries.event_at, deliveries.attempts, events.body \
+               FROM deliveries JOIN events ON events.seq = deliveries.event \
+               WHERE deliveries.endpoint = ?1 AND deliveries.state = 'due' AND deliveries.next_at <= ?2 \
+               ORDER BY deliveries.next_at, deliveries.id LIMIT ?3";
+    connection
+        .prepare_cached(sql)?
+        .query_map(params![endpoint.0, millis(now), limit], |row| {
+            Ok(Due {
+                id: DeliveryId(row.get(0)?),
+                endpoint: endpoint.clone(),
+                event: row::event_id(row, 1)?,
+                event_at: row::time(row, 2)?,
+                attempts: row.get(3)?,
+                body: row.get(4)?,
+            })
+        })?
+        .collect()
+}

@@ -1,0 +1,176 @@
+//! The database file: how it is opened, its schema and the steps from one version to the next.
+//!
+//! The schema is in `migrations/`, one file a version, with the meaning of each column. `PRAGMA user_version` names
+//! the version of a file. A migration that has been released never changes: what is new is a new file.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::StoreError;
+
+/// The steps between versions: number n takes a file from version n to n + 1.
+const MIGRATIONS: [&str; 1] = [include_str!("migrations/1.sql")];
+
+/// Newest version that this program reads and writes.
+pub const VERSION: usize = MIGRATIONS.len();
+
+/// How long a statement waits for another process, such as an operator's SQLite tool. Less than the 4 s after which a
+/// caller gives its wait up.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Pages in the write-ahead log before a commit moves them into the database: 16 MiB, so that few commits pay for it.
+const CHECKPOINT_PAGES: i64 = 4_000;
+
+/// Size to which the write-ahead log's file is cut back, in bytes.
+const LOG_SIZE_LIMIT: i64 = 64 << 20;
+
+/// Page cache of the writer and of each reader, in KiB.
+const WRITER_CACHE: i64 = 64 << 10;
+const READER_CACHE: i64 = 8 << 10;
+
+/// More than the number of different statements.
+const CACHED_STATEMENTS: usize = 64;
+
+/// Opens the file for the writer, creates it with mode 0600 where there is none, and migrates it.
+///
+/// # Errors
+/// `StoreError::File`, `Open`, `Newer` or `Migration`.
+pub fn open_writer(path: &Path) -> Result<Connection, StoreError> {
+    let fault = |source| StoreError::File { path: path.to_owned(), source };
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+    // SQLite gives the write-ahead log and its index the mode of the database.
+    file.and_then(|file| file.set_permissions(PermissionsExt::from_mode(0o600))).map_err(fault)?;
+
+    let mut connection = connect(path, WRITER_CACHE)?;
+    migrate(&mut connection)?;
+    Ok(connection)
+}
+
+/// Opens the file again after a fault. A file that has gone is not made anew: that would turn what is unknown into
+/// a loss that nobody sees.
+///
+/// # Errors
+/// `StoreError::Open`.
+pub fn reopen_writer(path: &Path) -> Result<Connection, StoreError> {
+    connect(path, WRITER_CACHE)
+}
+
+/// Opens the file for reading.
+///
+/// # Errors
+/// `StoreError::Open`.
+pub fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+    let connection = connect(path, READER_CACHE)?;
+    let fault = |source| StoreError::Open { path: path.to_owned(), source };
+    connection.pragma_update(None, "query_only", true).map_err(fault)?;
+    Ok(connection)
+}
+
+fn connect(path: &Path, cache: i64) -> Result<Connection, StoreError> {
+    let open = || {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
+        connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update_and_check(None, "wal_autocheckpoint", CHECKPOINT_PAGES, |_| Ok(()))?;
+        connection.pragma_update_and_check(None, "journal_size_limit", LOG_SIZE_LIMIT, |_| Ok(()))?;
+        connection.pragma_update(None, "cache_size", -cache)?;
+        connection.pragma_update(None, "temp_store", "MEMORY")?;
+        Ok(connection)
+    };
+    open().map_err(|source| StoreError::Open { path: path.to_owned(), source })
+}
+
+/// Moves every committed page into the database, syncs it and empties the write-ahead log, so that nothing of a
+/// failed commit is left there.
+///
+/// # Errors
+/// SQLite's own; `SQLITE_BUSY` where a reader of another process is in the way.
+pub fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
+    let blocked: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if blocked {
+        return Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY), None));
+    }
+    Ok(())
+}
+
+fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+    let found: i64 = connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(|source| StoreError::Migration { version: 0, source })?;
+    let version = usize::try_from(found)
+        .ok()
+        .filter(|version| *version <= VERSION)
+        .ok_or(StoreError::Newer { found, known: VERSION })?;
+    for (step, sql) in MIGRATIONS.iter().enumerate().skip(version) {
+        let version = step + 1;
+        apply(connection, sql, version).map_err(|source| StoreError::Migration { version, source })?;
+    }
+    Ok(())
+}
+
+fn apply(connection: &mut Connection, sql: &str, version: usize) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    transaction.execute_batch(sql)?;
+    transaction.pragma_update(None, "user_version", i64::try_from(version).unwrap_or(i64::MAX))?;
+    transaction.commit()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::Folder;
+
+    #[test]
+    fn a_file_of_version_0_becomes_current_and_stays_readable() {
+        let folder = Folder::new();
+        drop(Connection::open(folder.database()).unwrap());
+        for _ in 0..2 {
+            let connection = open_writer(&folder.database()).unwrap();
+            let version: usize =
+                connection.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0)).unwrap() as usize;
+            assert_eq!(version, VERSION);
+            let tables: u32 = connection
+                .query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'verifications'", [], |row| row.get(0))
+                .unwrap();
+            assert_eq!(tables, 1);
+        }
+    }
+
+    #[test]
+    fn a_newer_file_is_refused_and_left_alone() {
+        let folder = Folder::new();
+        let newer = i64::try_from(VERSION).unwrap() + 1;
+        Connection::open(folder.database()).unwrap().pragma_update(None, "user_version", newer).unwrap();
+        let refused = open_writer(&folder.database());
+        assert!(matches!(refused, Err(StoreError::Newer { found, known: VERSION }) if found == newer));
+        let left = Connection::open(folder.database()).unwrap();
+        assert_eq!(left.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0)).unwrap(), newer);
+    }
+
+    #[test]
+    fn a_file_that_is_no_database_is_refused() {
+        let folder = Folder::new();
+        std::fs::write(folder.database(), "this is a text of more than a hundred bytes ".repeat(40)).unwrap();
+        assert!(matches!(open_writer(&folder.database()), Err(StoreError::Open { .. })));
+    }
+
+    #[test]
+    fn only_the_owner_may_read_the_files() {
+        let folder = Folder::new();
+        let connection = open_writer(&folder.database()).unwrap();
+        connection.execute("INSERT INTO space_probe VALUES (x'00')", []).unwrap();
+        for suffix in ["", "-wal", "-shm"] {
+            let mut path = folder.database().into_os_string();
+            path.push(suffix);
+            let mode = std::fs::metadata(path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{suffix}");
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! The atomic steps: what a caller asks of the store, each done wholly or not at all.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::call::assurance::Reasons;
+use crate::matcher::verification::{Status, Verification, VerificationId};
+use crate::outbox::delivery::DeliveryId;
+use crate::outbox::event::{CallFacts, EventId, EventType};
+
+/// Why a step was not done. The caller may answer 503 and forget it: nothing of it is left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum StepError {
+    /// The queue is full, the store is closed, or the outcome of an earlier commit is not known yet.
+    #[error("the store takes no steps now")]
+    Full,
+    /// The transaction was undone: the disk is full, say, or the step contradicts what is stored.
+    #[error("the step was undone")]
+    RolledBack,
+}
+
+/// Begins a verification.
+#[derive(Debug)]
+pub struct Create {
+    /// The record, pending. Its `sequence` becomes 1, its times whole milliseconds.
+    pub verification: Verification,
+    /// Id of the `verification.created` event.
+    pub event: EventId,
+    /// Kept with it, so that a repeated request finds the answer.
+    pub idempotency: Option<IdempotencyRecord>,
+    /// A verification that ends for this one, if it is still pending.
+    pub replaces: Option<End>,
+}
+
+/// Takes a verification from pending to verified.
+#[derive(Debug)]
+pub struct Claim {
+    /// Which.
+    pub verification: VerificationId,
+    /// Id of the `verification.verified` event.
+    pub event: EventId,
+    /// The call that proves it.
+    pub call: CallFacts,
+    /// When, UTC.
+    pub at: SystemTime,
+}
+
+/// Takes a verification from pending to a terminal state that is not verified.
+#[derive(Debug)]
+pub struct End {
+    /// Which.
+    pub verification: VerificationId,
+    /// `Expired`, `Canceled`, `Denied` or `Failed`; a step with another one is undone.
+    pub status: Status,
+    /// Why, besides the reasons it has.
+    pub reasons: Reasons,
+    /// Id of the event that tells it.
+    pub event: EventId,
+    /// When, UTC.
+    pub at: SystemTime,
+    /// Kept with it if the verification was pending.
+    pub idempotency: Option<IdempotencyRecord>,
+}
+
+/// A call that did not verify.
+#[derive(Debug)]
+pub struct Note {
+    /// The verification that it named.
+    pub verification: VerificationId,
+    /// `CallReceived`: kept only while the verification is pending, and its reasons become the verification's.
+    /// `LateCall`: the verification stays as it is. A step with another one is undone.
+    pub kind: EventType,
+    /// Id of the event.
+    pub event: EventId,
+    /// The call.
+    pub call: CallFacts,
+    /// When, UTC.
+    pub at: SystemTime,
+}
+
+/// What a repeated request must be answered with. The body is the verification as the step leaves it.
+#[derive(Debug, Clone)]
+pub struct IdempotencyRecord {
+    /// Name of the application.
+    pub application: String,
+    /// Whose key: a name of the API key.
+    pub scope: String,
+    /// The client's key.
+    pub key: String,
+    /// SHA-256 of the request.
+    pub fingerprint: [u8; 32],
+    /// HTTP status of the answer.
+    pub status: u16,
+}
+
+/// What became of a step: the verification as it leaves it, `None` where it was not pending.
+pub(super) type Answer = Result<Option<Verification>, StepError>;
+
+/// Told the answer, once.
+pub(super) type Waiter = Box<dyn FnOnce(Answer) + Send>;
+
+/// A step on its way through the queue.
+pub(super) struct Step {
+    pub(super) work: Work,
+    /// `None` where nobody waits.
+    pub(super) waiter: Option<Waiter>,
+}
+
+/// What a step does. Large ones are boxed: a queue holds many thousand.
+#[derive(Debug)]
+pub(super) enum Work {
+    Create(Box<Prepared>),
+    Claim(Box<Claim>),
+    End(Box<End>),
+    Note(Box<Note>),
+    Delivery(DeliveryId, Delivery),
+}
+
+/// A creation whose texts the calling thread has rendered, which spares the writer.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) create: Create,
+    /// Body of the event.
+    pub(super) body: Arc<str>,
+    /// The verification as JSON, where there is an idempotency record.
+    pub(super) answer: Option<String>,
+}
+
+/// The new state of a delivery.
+#[derive(Debug)]
+pub(super) enum Delivery {
+    Delivered { at: SystemTime, status: u16 },
+    PutOff { attempts: u32, next_at: SystemTime, error: String },
+    Exhausted { attempts: u32, error: String },
+}
+
+impl Step {
+    /// Tells the waiter, if there is one.
+    pub(super) fn answer(self, answer: Answer) {
+        if let Some(waiter) = self.waiter {
+            waiter(answer);
+        }
+    }
+}

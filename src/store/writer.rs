@@ -1,0 +1,415 @@
+//! The one thread that writes: whatever has arrived becomes one transaction, then everybody in it is answered.
+//!
+//! Invariant: a waiter hears of its step only when the step is on disk or known to be undone. A COMMIT that fails
+//! without saying which stops everything until the database has been read back.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode};
+use tokio::sync::mpsc::Sender;
+use tracing::{debug, error, info, warn};
+
+use super::apply::{ApplyError, Effects, apply};
+use super::faults::Faults;
+use super::purge::Purge;
+use super::queue::{BATCH, DELIVERIES, Queue, Taken};
+use super::resolve::{Resolution, resolve};
+use super::step::{Answer, Step, StepError, Work};
+use super::{StoreError, schema};
+use crate::outbox::delivery::{Due, Subscriptions};
+use crate::telemetry::health::Health;
+use crate::telemetry::metrics::Metrics;
+
+/// How often an idle writer tries whether a failed disk takes writes again.
+const PROBE: Duration = Duration::from_secs(1);
+
+/// What the probe writes, in bytes: enough for the steps of a small batch.
+const PROBE_SIZE: i64 = 64 << 10;
+
+/// Waits between tries to reopen the database after a commit of unknown outcome: doubled from the first to the last.
+const REOPEN_FIRST: Duration = Duration::from_millis(50);
+const REOPEN_LAST: Duration = Duration::from_secs(5);
+
+/// Tries to reopen that a closing store still makes.
+const REOPEN_WHILE_CLOSING: u32 = 5;
+
+/// What the writer works with.
+pub struct Writer {
+    pub connection: Connection,
+    pub path: PathBuf,
+    pub queue: Arc<Queue>,
+    pub subscriptions: Subscriptions,
+    pub metrics: Metrics,
+    pub health: Arc<Health>,
+    pub ready: Sender<Due>,
+    pub faults: Faults,
+    /// Delivery states of transactions that were undone, to be written when the disk takes them. At most
+    /// `DELIVERIES`.
+    pub kept: Vec<Step>,
+    /// The last commit failed.
+    pub failed: bool,
+    /// The connection saw an error after which it is not to be trusted.
+    pub stale: bool,
+}
+
+/// Why a transaction did not end well.
+#[derive(Debug)]
+enum Fault {
+    /// One of its steps is at fault. Nothing of the transaction is left.
+    Step(ApplyError),
+    /// The disk or the file is. Nothing of the transaction is left.
+    Undone(rusqlite::Error),
+    /// COMMIT failed, and the transaction may or may not come back.
+    Unknown(rusqlite::Error),
+}
+
+impl Writer {
+    /// Works until the store is closed and its queues are empty.
+    pub fn run(mut self) {
+        let _guard = Guard { queue: Arc::clone(&self.queue), health: Arc::clone(&self.health) };
+        loop {
+            if !self.failed {
+                self.retry_kept();
+            }
+            match self.queue.take(self.failed.then_some(PROBE)) {
+                Taken::Batch(batch) => self.write(batch),
+                Taken::Purge(purge) => self.purge(purge),
+                Taken::Idle => self.probe(),
+                Taken::Closed => break,
+            }
+        }
+        if let Err(fault) = schema::checkpoint(&self.connection) {
+            debug!(%fault, "the write-ahead log stays for the next start");
+        }
+    }
+
+    fn write(&mut self, batch: Vec<Step>) {
+        if self.stale && self.reopen().is_err() {
+            return self.undo(batch);
+        }
+        self.metrics.store_batch.observe(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
+        let mut outcome = self.transact(&batch, false);
+        if let Err(Fault::Step(fault)) = outcome {
+            warn!(%fault, steps = batch.len(), "a step contradicts the database, its batch is done step by step");
+            outcome = self.transact(&batch, true);
+        }
+        match outcome {
+            Ok((answers, effects)) => {
+                self.recovered();
+                self.finish(batch, answers, effects);
+            }
+            Err(Fault::Step(fault)) => {
+                error!(%fault, "a batch failed");
+                self.undo(batch);
+            }
+            Err(Fault::Undone(fault)) => {
+                self.fail(&fault);
+                self.undo(batch);
+            }
+            Err(Fault::Unknown(fault)) => {
+                self.fail(&fault);
+                self.settle(batch);
+            }
+        }
+    }
+
+    /// One transaction of all steps. `apart` lets a step fail alone.
+    fn transact(&mut self, steps: &[Step], apart: bool) -> Result<(Vec<Answer>, Effects), Fault> {
+        self.faults.prepare(&self.connection);
+        run(&self.connection, "BEGIN IMMEDIATE").map_err(Fault::Undone)?;
+        let worked = if apart { self.apply_apart(steps) } else { self.apply_together(steps) };
+        match worked {
+            Ok(done) => self.commit().map(|()| done),
+            Err(fault) => {
+                self.roll_back();
+                Err(if fault.is_the_steps_own() { Fault::Step(fault) } else { fault.into() })
+            }
+        }
+    }
+
+    fn apply_together(&self, steps: &[Step]) -> Result<(Vec<Answer>, Effects), ApplyError> {
+        let mut effects = Effects::default();
+        let mut answers = Vec::with_capacity(steps.len());
+        for step in steps {
+            answers.push(Ok(apply(&self.connection, &self.subscriptions, &step.work, &mut effects)?));
+        }
+        Ok((answers, effects))
+    }
+
+    /// Each step between savepoints: one commit for all still, and the one at fault takes nothing with it.
+    fn apply_apart(&self, steps: &[Step]) -> Result<(Vec<Answer>, Effects), ApplyError> {
+        let mut effects = Effects::default();
+        let mut answers = Vec::with_capacity(steps.len());
+        for step in steps {
+            let mark = effects.mark();
+            run(&self.connection, "SAVEPOINT step")?;
+            match apply(&self.connection, &self.subscriptions, &step.work, &mut effects) {
+                Ok(verification) => answers.push(Ok(verification)),
+                Err(fault) if fault.is_the_steps_own() => {
+                    error!(%fault, "a step was undone");
+                    self.metrics.store_failures.with_label_values(&["rejected"]).inc();
+                    run(&self.connection, "ROLLBACK TO step")?;
+                    effects.back_to(mark);
+                    answers.push(Err(StepError::RolledBack));
+                }
+                Err(fault) => return Err(fault),
+            }
+            run(&self.connection, "RELEASE step")?;
+        }
+        Ok((answers, effects))
+    }
+
+    fn commit(&mut self) -> Result<(), Fault> {
+        let timer = self.metrics.store_commit.start_timer();
+        let committed = self.faults.commit(&self.connection);
+        match committed {
+            Ok(()) => {
+                timer.observe_duration();
+                Ok(())
+            }
+            Err(fault) => {
+                timer.stop_and_discard();
+                self.roll_back();
+                let known = matches!(
+                    fault.sqlite_error_code(),
+                    Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::ConstraintViolation)
+                );
+                Err(if known { Fault::Undone(fault) } else { Fault::Unknown(fault) })
+            }
+        }
+    }
+
+    fn roll_back(&mut self) {
+        // Some errors have ended the transaction already.
+        if !self.connection.is_autocommit() && run(&self.connection, "ROLLBACK").is_err() {
+            self.stale = true;
+        }
+    }
+
+    fn finish(&mut self, batch: Vec<Step>, answers: Vec<Answer>, effects: Effects) {
+        self.publish(effects);
+        for (step, answer) in batch.into_iter().zip(answers) {
+            self.tell(step, answer);
+        }
+    }
+
+    fn publish(&self, effects: Effects) {
+        for (application, status) in &effects.reached {
+            self.metrics.verifications.with_label_values(&[application, status.as_str()]).inc();
+        }
+        self.metrics.webhook_backlog.add(signed(effects.due.len()) - signed(effects.finished));
+        for due in effects.due {
+            // What finds the channel full is due in the database, where the worker looks for it.
+            let _ = self.ready.try_send(due);
+        }
+    }
+
+    fn tell(&self, step: Step, answer: Answer) {
+        // One careless waiter must not stop the store for everybody.
+        if catch_unwind(AssertUnwindSafe(|| step.answer(answer))).is_err() {
+            self.metrics.store_failures.with_label_values(&["waiter_panicked"]).inc();
+        }
+    }
+
+    /// Answers a batch of which nothing is left. Delivery states wait for the disk: an event that was taken should
+    /// not be sent again only because the disk was full.
+    fn undo(&mut self, batch: Vec<Step>) {
+        for step in batch {
+            if matches!(step.work, Work::Delivery(..)) {
+                self.keep(step);
+            } else {
+                self.metrics.store_failures.with_label_values(&["rolled_back"]).inc();
+                self.tell(step, Err(StepError::RolledBack));
+            }
+        }
+    }
+
+    fn keep(&mut self, step: Step) {
+        if self.kept.len() < DELIVERIES {
+            self.kept.push(step);
+        } else {
+            self.metrics.store_failures.with_label_values(&["delivery_dropped"]).inc();
+        }
+    }
+
+    fn retry_kept(&mut self) {
+        while !self.failed && !self.kept.is_empty() {
+            let rest = self.kept.split_off(self.kept.len().min(BATCH));
+            let batch = std::mem::replace(&mut self.kept, rest);
+            self.write(batch);
+        }
+    }
+
+    fn purge(&mut self, purge: Purge) {
+        if self.stale && self.reopen().is_err() {
+            return;
+        }
+        self.faults.prepare(&self.connection);
+        let chunk = run(&self.connection, "BEGIN IMMEDIATE").and_then(|()| purge.chunk(&self.connection));
+        let removed = match chunk {
+            Ok(removed) => removed,
+            Err(fault) => {
+                self.roll_back();
+                return self.fail(&fault);
+            }
+        };
+        match self.commit() {
+            Ok(()) => {
+                self.metrics.webhook_backlog.sub(removed.due);
+                if let Some(rest) = purge.after(removed.rows) {
+                    self.queue.push_purge(rest);
+                }
+            }
+            Err(Fault::Unknown(fault)) => {
+                // Nobody waits for a purge, but the log must be clean before anything else is written.
+                self.fail(&fault);
+                self.settle(Vec::new());
+            }
+            Err(Fault::Undone(fault)) => self.fail(&fault),
+            Err(Fault::Step(fault)) => error!(%fault, "a purge failed"),
+        }
+    }
+
+    /// Tries whether the disk takes writes again.
+    fn probe(&mut self) {
+        if self.stale && self.reopen().is_err() {
+            return;
+        }
+        self.faults.prepare(&self.connection);
+        match self.write_probe() {
+            Ok(()) => self.recovered(),
+            Err(fault) => {
+                debug!(%fault, "the disk takes no writes yet");
+                self.stale = !is_disk_full(&fault);
+            }
+        }
+    }
+
+    /// Writes a little and removes it, in a transaction each.
+    fn write_probe(&self) -> rusqlite::Result<()> {
+        let fill = "INSERT INTO space_probe VALUES (zeroblob(?1))";
+        self.connection.execute(fill, [PROBE_SIZE])?;
+        self.connection.execute("DELETE FROM space_probe", []).map(drop)
+    }
+
+    fn fail(&mut self, fault: &rusqlite::Error) {
+        if !self.failed {
+            error!(%fault, "the store cannot write");
+        }
+        self.failed = true;
+        self.stale |= !is_disk_full(fault);
+        self.health.set_store_failed(true);
+    }
+
+    fn recovered(&mut self) {
+        if self.failed {
+            info!("the store writes again");
+            self.failed = false;
+            self.health.set_store_failed(false);
+        }
+    }
+
+    fn reopen(&mut self) -> Result<(), StoreError> {
+        self.connection = schema::reopen_writer(&self.path)?;
+        self.stale = false;
+        Ok(())
+    }
+
+    /// Finds out what became of a batch whose COMMIT failed, however long that takes. A closing store gives up after
+    /// a few tries and leaves the waiters unanswered, as a crash would: the next start reads the truth.
+    fn settle(&mut self, batch: Vec<Step>) {
+        self.metrics.store_failures.with_label_values(&["unknown"]).inc();
+        self.queue.set_unresolved(true);
+        let mut wait = REOPEN_FIRST;
+        let mut tries_while_closing = 0;
+        let resolutions = loop {
+            match self.read_back(&batch) {
+                Ok(resolutions) => break resolutions,
+                Err(fault) => warn!(%fault, "the outcome of a commit is still unknown"),
+            }
+            if self.queue.pause(wait) {
+                tries_while_closing += 1;
+            }
+            if tries_while_closing >= REOPEN_WHILE_CLOSING {
+                error!(steps = batch.len(), "closed without knowing the outcome of a commit");
+                return;
+            }
+            wait = (wait * 2).min(REOPEN_LAST);
+        };
+        self.recovered();
+        self.queue.set_unresolved(false);
+        for (step, resolution) in batch.into_iter().zip(resolutions) {
+            if let (Resolution::Done(Some(verification)), Work::Create(_) | Work::Claim(_) | Work::End(_)) =
+                (&resolution, &step.work)
+            {
+                let labels = [verification.application.as_str(), verification.status.as_str()];
+                self.metrics.verifications.with_label_values(&labels).inc();
+            }
+            match resolution.answer() {
+                Some(answer) => self.tell(step, answer),
+                None => self.keep(step),
+            }
+        }
+    }
+
+    fn read_back(&mut self, batch: &[Step]) -> Result<Vec<Resolution>, StoreError> {
+        self.reopen()?;
+        let read = || {
+            schema::checkpoint(&self.connection)?;
+            // The emptied log is not on disk yet. Its next header is, with this write, and voids what it held before.
+            self.write_probe()?;
+            let backlog = backlog(&self.connection)?;
+            let resolutions: rusqlite::Result<Vec<_>> =
+                batch.iter().map(|step| resolve(&self.connection, &step.work)).collect();
+            self.metrics.webhook_backlog.set(backlog);
+            resolutions
+        };
+        read().map_err(StoreError::Read)
+    }
+}
+
+/// Deliveries that are due or will be.
+pub fn backlog(connection: &Connection) -> rusqlite::Result<i64> {
+    let sql = "SELECT count(*) FROM deliveries WHERE state = 'due'";
+    connection.prepare_cached(sql)?.query_row([], |row| row.get(0))
+}
+
+impl From<ApplyError> for Fault {
+    fn from(fault: ApplyError) -> Self {
+        match fault {
+            ApplyError::Sql(fault) => Self::Undone(fault),
+            misuse @ ApplyError::Misuse(_) => Self::Step(misuse),
+        }
+    }
+}
+
+/// Whatever ends the writer's thread, a panic too: nobody waits for it any more, and the node is not ready.
+struct Guard {
+    queue: Arc<Queue>,
+    health: Arc<Health>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.queue.close();
+        if std::thread::panicking() {
+            self.health.set_store_failed(true);
+        }
+        drop(self.queue.abandon());
+    }
+}
+
+fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute([]).map(drop)
+}
+
+fn is_disk_full(fault: &rusqlite::Error) -> bool {
+    fault.sqlite_error_code() == Some(ErrorCode::DiskFull)
+}
+
+fn signed(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
