@@ -50,7 +50,7 @@ pub enum ApplyError {
     /// The step asks for a state or a kind of event that it cannot bring about.
     #[error("the step cannot lead to {0}")]
     Misuse(&'static str),
-    /// SQLite refused.
+    /// `SQLite` refused.
     #[error(transparent)]
     Sql(#[from] rusqlite::Error),
 }
@@ -59,7 +59,6 @@ impl ApplyError {
     /// Whether the step itself is at fault, not the disk or the file: its neighbours would go through without it.
     pub fn is_the_steps_own(&self) -> bool {
         match self {
-            Self::Misuse(_) => true,
             Self::Sql(rusqlite::Error::SqliteFailure(failure, _)) => matches!(
                 failure.code,
                 ErrorCode::ConstraintViolation
@@ -67,8 +66,8 @@ impl ApplyError {
                     | ErrorCode::TooBig
                     | ErrorCode::ParameterOutOfRange
             ),
-            // A value that does not convert, in the step or in the row that it touches.
-            Self::Sql(_) => true,
+            // Or a value that does not convert, in the step or in the row that it touches.
+            Self::Misuse(_) | Self::Sql(_) => true,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Durable state: verifications, their events, deliveries, calls and idempotency answers, in one SQLite file.
+//! Durable state: verifications, their events, deliveries, calls and idempotency answers, in one `SQLite` file.
 //!
 //! Owns the file, its schema and the one thread that writes to it. [`Store`] has a method for each atomic step; steps
 //! of many callers share a transaction (group commit). Decides nothing: whether a call proves a verification or a
@@ -10,6 +10,7 @@ mod faults;
 mod purge;
 mod queue;
 mod readers;
+mod recovered;
 mod resolve;
 mod row;
 mod schema;
@@ -27,10 +28,8 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 use tokio::sync::mpsc::Sender;
 
-use crate::call::assurance::Assurance;
-use crate::call::event::CallKey;
 use crate::e164::E164;
-use crate::matcher::verification::{Status, Verification, VerificationId};
+use crate::matcher::verification::{Verification, VerificationId};
 use crate::outbox::delivery::{DeliveryId, Due, EndpointId, Subscriptions};
 use crate::outbox::event::{EventType, body};
 use crate::telemetry::health::Health;
@@ -40,15 +39,16 @@ use faults::Faults;
 use purge::Purge;
 use queue::{EXPIRY_CHUNK, Queue, Refusal, Urgency};
 use readers::Readers;
-use step::{Answer, Delivery, Prepared, Step, Waiter, Work};
+use step::{Answer, Delivery, Prepared, Step, Waiter, Work, gather};
 use writer::Writer;
 
+pub use recovered::{PendingRow, Recovered, RestingRow};
 pub use step::{Claim, Create, End, IdempotencyRecord, Note, StepError};
 
 /// What the operator configures about the store.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The database file. Beside it SQLite keeps one with `-wal` and one with `-shm` behind its name.
+    /// The database file. Beside it `SQLite` keeps one with `-wal` and one with `-shm` behind its name.
     pub path: PathBuf,
     /// How long ended verifications, calls, events and deliveries are kept. Events and deliveries stay a day at least.
     pub retention: Duration,
@@ -65,12 +65,12 @@ pub enum StoreError {
         /// The system's answer.
         source: io::Error,
     },
-    /// SQLite cannot open the file, or it is no database.
+    /// `SQLite` cannot open the file, or it is no database.
     #[error("{} is not usable as a database: {source}", .path.display())]
     Open {
         /// The database file.
         path: PathBuf,
-        /// SQLite's answer.
+        /// `SQLite`'s answer.
         source: rusqlite::Error,
     },
     /// A later version of this program has written the file.
@@ -86,7 +86,7 @@ pub enum StoreError {
     Migration {
         /// The version that was to be reached.
         version: usize,
-        /// SQLite's answer.
+        /// `SQLite`'s answer.
         source: rusqlite::Error,
     },
     /// The writer's thread could not be started.
@@ -98,55 +98,6 @@ pub enum StoreError {
     /// The thread of a read ended before it was done.
     #[error("a read was not finished")]
     ReaderLost,
-}
-
-/// Everything memory needs at start.
-#[derive(Debug)]
-pub struct Recovered {
-    /// Verifications that wait for their call, also those whose window has passed meanwhile.
-    pub pending: Vec<PendingRow>,
-    /// Verifications whose (phone, number) pair may still rest.
-    pub resting: Vec<RestingRow>,
-    /// Calls of the last 32 s that claimed a verification, oldest first.
-    pub claimed_calls: Vec<CallKey>,
-    /// Deliveries not done.
-    pub backlog: u64,
-}
-
-/// A pending verification, as far as memory needs it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PendingRow {
-    /// Its id.
-    pub id: VerificationId,
-    /// Name of its application.
-    pub application: Arc<str>,
-    /// The phone to be proven.
-    pub phone: E164,
-    /// The number that it is to call.
-    pub number: E164,
-    /// Lowest level of proof that verifies it.
-    pub minimum_assurance: Assurance,
-    /// UTC.
-    pub created_at: SystemTime,
-    /// End of the window, UTC.
-    pub expires_at: SystemTime,
-}
-
-/// A verification that ended a short while ago.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RestingRow {
-    /// Its id.
-    pub id: VerificationId,
-    /// Name of its application.
-    pub application: Arc<str>,
-    /// The phone.
-    pub phone: E164,
-    /// The number that it was to call.
-    pub number: E164,
-    /// How it ended.
-    pub status: Status,
-    /// When, UTC.
-    pub ended_at: SystemTime,
 }
 
 /// The answer to an earlier request with the same idempotency key.
@@ -233,7 +184,7 @@ impl Store {
     /// `StoreError::Read` or `Open`.
     pub fn recover(&self, now: SystemTime, rest: Duration) -> Result<Recovered, StoreError> {
         let rested_from = now.checked_sub(rest).unwrap_or(SystemTime::UNIX_EPOCH);
-        self.inner.readers.read_here(|connection| readers::recover(connection, now, rested_from))
+        self.inner.readers.read_here(|connection| recovered::recover(connection, now, rested_from))
     }
 
     /// Begins a verification.
@@ -281,7 +232,9 @@ impl Store {
                 break;
             }
             if let Err((chunk, refusal)) = self.inner.queue.push_expiries(chunk) {
-                chunk.into_iter().for_each(|step| self.inner.refuse(step, refusal));
+                for step in chunk {
+                    self.inner.refuse(step, refusal);
+                }
             }
         }
     }
@@ -385,31 +338,4 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-/// One waiter a step, of which the last has `done` told all answers.
-fn gather(count: usize, done: Box<dyn FnOnce(Vec<Answer>) + Send>) -> impl Iterator<Item = Waiter> {
-    struct Gathered {
-        answers: Vec<Answer>,
-        left: usize,
-        done: Option<Box<dyn FnOnce(Vec<Answer>) + Send>>,
-    }
-    let gathered = Gathered { answers: vec![Err(StepError::RolledBack); count], left: count, done: Some(done) };
-    let gathered = Arc::new(Mutex::new(gathered));
-    (0..count).map(move |index| -> Waiter {
-        let gathered = Arc::clone(&gathered);
-        Box::new(move |answer| {
-            let mut all = gathered.lock();
-            all.answers[index] = answer;
-            all.left -= 1;
-            if all.left == 0 {
-                let answers = std::mem::take(&mut all.answers);
-                let done = all.done.take();
-                drop(all);
-                if let Some(done) = done {
-                    done(answers);
-                }
-            }
-        })
-    })
 }

@@ -13,13 +13,13 @@ use super::row::millis;
 const CHUNK: i64 = 1_000;
 
 /// How long an idempotency answer is kept.
-const ANSWERS_KEPT: Duration = Duration::from_secs(24 * 3600);
+const ANSWERS_KEPT: Duration = Duration::from_hours(24);
 
 /// How many idempotency answers are kept.
 const ANSWERS: i64 = 1_000_000;
 
 /// Deliveries and their events stay at least this long, whatever the retention: the last try comes a day after.
-const SCHEDULE: Duration = Duration::from_secs(25 * 3600);
+const SCHEDULE: Duration = Duration::from_hours(25);
 
 /// A purge and how far it has come.
 #[derive(Debug)]

@@ -1,6 +1,5 @@
 //! Reads, on connections of their own beside the writer: each sees the last commit.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -10,8 +9,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::Semaphore;
 
 use super::row::{self, millis};
-use super::{PendingRow, Recovered, RestingRow, StoreError, StoredAnswer, schema, writer};
-use crate::call::event::CallKey;
+use super::{StoreError, StoredAnswer, schema};
 use crate::e164::E164;
 use crate::outbox::delivery::{DeliveryId, Due, EndpointId};
 
@@ -20,10 +18,6 @@ const READERS: usize = 4;
 
 /// Newest verifications of a phone that are looked through for the numbers it was given.
 const NUMBERS_LOOKED_AT: u32 = 1_000;
-
-/// For how long a call that claimed is remembered over a restart: a peer repeats an INVITE for 32 s (RFC 3261
-/// 17.1.1.2, Timer B).
-const CLAIMS_REMEMBERED_MILLIS: i64 = 32_000;
 
 /// A bounded pool of connections.
 pub struct Readers {
@@ -72,61 +66,6 @@ impl Readers {
     pub fn close_idle(&self) {
         self.idle.lock().clear();
     }
-}
-
-/// What memory needs at start, as one snapshot.
-pub fn recover(connection: &Connection, now: SystemTime, rested_from: SystemTime) -> rusqlite::Result<Recovered> {
-    let snapshot = connection.unchecked_transaction()?;
-    let mut names = BTreeSet::<Arc<str>>::new();
-    let mut name = |text: &str| match names.get(text) {
-        Some(name) => Arc::clone(name),
-        None => {
-            let name: Arc<str> = text.into();
-            names.insert(Arc::clone(&name));
-            name
-        }
-    };
-
-    let sql = "SELECT id, application, phone, number, minimum_assurance, created_at, expires_at \
-               FROM verifications WHERE status = 'pending'";
-    let pending = snapshot
-        .prepare(sql)?
-        .query_map([], |row| {
-            Ok(PendingRow {
-                id: row::verification_id(row, 0)?,
-                application: name(row.get_ref(1)?.as_str()?),
-                phone: row::number(row, 2)?,
-                number: row::number(row, 3)?,
-                minimum_assurance: row::assurance(row, 4)?,
-                created_at: row::time(row, 5)?,
-                expires_at: row::time(row, 6)?,
-            })
-        })?
-        .collect::<rusqlite::Result<Vec<_>>>()?;
-
-    let sql = "SELECT id, application, phone, number, status, ended_at FROM verifications WHERE ended_at >= ?1";
-    let resting = snapshot
-        .prepare(sql)?
-        .query_map([millis(rested_from)], |row| {
-            Ok(RestingRow {
-                id: row::verification_id(row, 0)?,
-                application: name(row.get_ref(1)?.as_str()?),
-                phone: row::number(row, 2)?,
-                number: row::number(row, 3)?,
-                status: row::status(row, 4)?,
-                ended_at: row::time(row, 5)?,
-            })
-        })?
-        .collect::<rusqlite::Result<Vec<_>>>()?;
-
-    let sql = "SELECT call_key FROM calls WHERE received_at >= ?1 AND outcome = 'verified' ORDER BY received_at";
-    let claimed_calls = snapshot
-        .prepare(sql)?
-        .query_map([millis(now) - CLAIMS_REMEMBERED_MILLIS], |row| Ok(CallKey(row.get::<_, i64>(0)?.cast_unsigned())))?
-        .collect::<rusqlite::Result<Vec<_>>>()?;
-
-    let backlog = writer::backlog(&snapshot)?.unsigned_abs();
-    Ok(Recovered { pending, resting, claimed_calls, backlog })
 }
 
 /// The answer to an earlier request.

@@ -3,45 +3,84 @@
 //! The event is the witness: it exists exactly when its step was committed. This holds once the database has been
 //! opened anew and its write-ahead log checkpointed and emptied; before, a restart could still bring a commit back.
 
-use rusqlite::{Connection, OptionalExtension};
+use std::time::Duration;
 
-use super::row;
-use super::step::{Answer, StepError, Work};
-use crate::matcher::verification::{Status, Verification, VerificationId};
+use rusqlite::{Connection, OptionalExtension};
+use tracing::{error, warn};
+
+use super::step::{Answer, Step, StepError, Work};
+use super::writer::{Writer, backlog};
+use super::{StoreError, row, schema};
+use crate::matcher::verification::{Status, VerificationId};
 use crate::outbox::event::{EventId, EventType};
 
-/// What is known of a step now.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Resolution {
-    /// It was committed.
-    Done(Option<Verification>),
-    /// It was not, and would change nothing now: the verification is not pending.
-    Void,
-    /// It was not.
-    Undone,
-    /// It may be done again: a second time changes nothing.
-    Again,
-}
+/// Waits between tries to reopen the database after a commit of unknown outcome: doubled from the first to the last.
+const REOPEN_FIRST: Duration = Duration::from_millis(50);
+const REOPEN_LAST: Duration = Duration::from_secs(5);
 
-impl Resolution {
-    /// The answer for whoever waits; `None` while the step is to be done again.
-    pub fn answer(self) -> Option<Answer> {
-        match self {
-            Self::Done(verification) => Some(Ok(verification)),
-            Self::Void => Some(Ok(None)),
-            Self::Undone => Some(Err(StepError::RolledBack)),
-            Self::Again => None,
+/// Tries to reopen that a closing store still makes.
+const REOPEN_WHILE_CLOSING: u32 = 5;
+
+impl Writer {
+    /// Finds out what became of a batch whose COMMIT failed, however long that takes. A closing store gives up after
+    /// a few tries and leaves the waiters unanswered, as a crash would: the next start reads the truth.
+    pub(super) fn settle(&mut self, batch: Vec<Step>) {
+        self.metrics.store_failures.with_label_values(&["unknown"]).inc();
+        self.queue.set_unresolved(true);
+        let mut wait = REOPEN_FIRST;
+        let mut tries_while_closing = 0;
+        let answers = loop {
+            match self.read_back(&batch) {
+                Ok(answers) => break answers,
+                Err(fault) => warn!(%fault, "the outcome of a commit is still unknown"),
+            }
+            if self.queue.pause(wait) {
+                tries_while_closing += 1;
+            }
+            if tries_while_closing >= REOPEN_WHILE_CLOSING {
+                error!(steps = batch.len(), "closed without knowing the outcome of a commit");
+                return;
+            }
+            wait = (wait * 2).min(REOPEN_LAST);
+        };
+        self.recovered();
+        self.queue.set_unresolved(false);
+        for (step, answer) in batch.into_iter().zip(answers) {
+            if let (Some(Ok(Some(verification))), Work::Create(_) | Work::Claim(_) | Work::End(_)) =
+                (&answer, &step.work)
+            {
+                let labels = [verification.application.as_str(), verification.status.as_str()];
+                self.metrics.verifications.with_label_values(&labels).inc();
+            }
+            match answer {
+                Some(answer) => self.tell(step, answer),
+                None => self.keep(step),
+            }
         }
+    }
+
+    fn read_back(&mut self, batch: &[Step]) -> Result<Vec<Option<Answer>>, StoreError> {
+        self.reopen()?;
+        let read = || {
+            schema::checkpoint(&self.connection)?;
+            // The emptied log is not on disk yet. Its next header is, with this write, and voids what it held before.
+            self.write_probe()?;
+            let backlog = backlog(&self.connection)?;
+            let answers: rusqlite::Result<_> = batch.iter().map(|step| resolve(&self.connection, &step.work)).collect();
+            self.metrics.webhook_backlog.set(backlog);
+            answers
+        };
+        read().map_err(StoreError::Read)
     }
 }
 
-/// Reads one step back.
-pub fn resolve(connection: &Connection, work: &Work) -> rusqlite::Result<Resolution> {
+/// Reads one step back. `None`: it may be done again, a second time changes nothing.
+pub fn resolve(connection: &Connection, work: &Work) -> rusqlite::Result<Option<Answer>> {
     match work {
         Work::Create(prepared) => {
             let step = &prepared.create;
             let done = exists(connection, step.event)?;
-            Ok(if done { Resolution::Done(Some(step.verification.clone())) } else { Resolution::Undone })
+            Ok(Some(if done { Ok(Some(step.verification.clone())) } else { Err(StepError::RolledBack) }))
         }
         Work::Claim(step) => from_pending(connection, step.event, step.verification),
         Work::End(step) => from_pending(connection, step.event, step.verification),
@@ -50,19 +89,20 @@ pub fn resolve(connection: &Connection, work: &Work) -> rusqlite::Result<Resolut
         }
         Work::Note(step) => {
             let done = exists(connection, step.event)?;
-            Ok(if done { Resolution::Done(None) } else { Resolution::Undone })
+            Ok(Some(if done { Ok(None) } else { Err(StepError::RolledBack) }))
         }
-        Work::Delivery(..) => Ok(Resolution::Again),
+        Work::Delivery(..) => Ok(None),
     }
 }
 
-fn from_pending(connection: &Connection, event: EventId, id: VerificationId) -> rusqlite::Result<Resolution> {
+fn from_pending(connection: &Connection, event: EventId, id: VerificationId) -> rusqlite::Result<Option<Answer>> {
     let verification = row::find(connection, id)?;
     if exists(connection, event)? {
-        return Ok(Resolution::Done(verification));
+        return Ok(Some(Ok(verification)));
     }
     let pending = verification.is_some_and(|verification| verification.status == Status::Pending);
-    Ok(if pending { Resolution::Undone } else { Resolution::Void })
+    // What is not pending any more would not have been changed by the step either.
+    Ok(Some(if pending { Err(StepError::RolledBack) } else { Ok(None) }))
 }
 
 fn exists(connection: &Connection, event: EventId) -> rusqlite::Result<bool> {

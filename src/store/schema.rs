@@ -18,7 +18,7 @@ const MIGRATIONS: [&str; 1] = [include_str!("migrations/1.sql")];
 /// Newest version that this program reads and writes.
 pub const VERSION: usize = MIGRATIONS.len();
 
-/// How long a statement waits for another process, such as an operator's SQLite tool. Less than the 4 s after which a
+/// How long a statement waits for another process, such as an operator's `SQLite` tool. Less than the 4 s after which a
 /// caller gives its wait up.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -91,7 +91,7 @@ fn connect(path: &Path, cache: i64) -> Result<Connection, StoreError> {
 /// failed commit is left there.
 ///
 /// # Errors
-/// SQLite's own; `SQLITE_BUSY` where a reader of another process is in the way.
+/// `SQLite`'s own; `SQLITE_BUSY` where a reader of another process is in the way.
 pub fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
     let blocked: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
     if blocked {

@@ -1,7 +1,10 @@
 //! The atomic steps: what a caller asks of the store, each done wholly or not at all.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::SystemTime;
+
+use parking_lot::Mutex;
 
 use crate::call::assurance::Reasons;
 use crate::matcher::verification::{Status, Verification, VerificationId};
@@ -141,4 +144,31 @@ impl Step {
             waiter(answer);
         }
     }
+}
+
+/// One waiter a step, of which the last has `done` told all answers.
+pub(super) fn gather(count: usize, done: Box<dyn FnOnce(Vec<Answer>) + Send>) -> impl Iterator<Item = Waiter> {
+    struct Gathered {
+        answers: Vec<Answer>,
+        left: usize,
+        done: Option<Box<dyn FnOnce(Vec<Answer>) + Send>>,
+    }
+    let gathered = Gathered { answers: vec![Err(StepError::RolledBack); count], left: count, done: Some(done) };
+    let gathered = Arc::new(Mutex::new(gathered));
+    (0..count).map(move |index| -> Waiter {
+        let gathered = Arc::clone(&gathered);
+        Box::new(move |answer| {
+            let mut all = gathered.lock();
+            all.answers[index] = answer;
+            all.left -= 1;
+            if all.left == 0 {
+                let answers = mem::take(&mut all.answers);
+                let done = all.done.take();
+                drop(all);
+                if let Some(done) = done {
+                    done(answers);
+                }
+            }
+        })
+    })
 }

@@ -16,7 +16,6 @@ use super::apply::{ApplyError, Effects, apply};
 use super::faults::Faults;
 use super::purge::Purge;
 use super::queue::{BATCH, DELIVERIES, Queue, Taken};
-use super::resolve::{Resolution, resolve};
 use super::step::{Answer, Step, StepError, Work};
 use super::{StoreError, schema};
 use crate::outbox::delivery::{Due, Subscriptions};
@@ -28,13 +27,6 @@ const PROBE: Duration = Duration::from_secs(1);
 
 /// What the probe writes, in bytes: enough for the steps of a small batch.
 const PROBE_SIZE: i64 = 64 << 10;
-
-/// Waits between tries to reopen the database after a commit of unknown outcome: doubled from the first to the last.
-const REOPEN_FIRST: Duration = Duration::from_millis(50);
-const REOPEN_LAST: Duration = Duration::from_secs(5);
-
-/// Tries to reopen that a closing store still makes.
-const REOPEN_WHILE_CLOSING: u32 = 5;
 
 /// What the writer works with.
 pub struct Writer {
@@ -98,7 +90,10 @@ impl Writer {
         }
         match outcome {
             Ok((answers, effects)) => {
-                self.recovered();
+                // A disk that is full still takes what needs no new page, such as the state of a delivery.
+                if !effects.reached.is_empty() {
+                    self.recovered();
+                }
                 self.finish(batch, answers, effects);
             }
             Err(Fault::Step(fault)) => {
@@ -207,7 +202,7 @@ impl Writer {
         }
     }
 
-    fn tell(&self, step: Step, answer: Answer) {
+    pub(super) fn tell(&self, step: Step, answer: Answer) {
         // One careless waiter must not stop the store for everybody.
         if catch_unwind(AssertUnwindSafe(|| step.answer(answer))).is_err() {
             self.metrics.store_failures.with_label_values(&["waiter_panicked"]).inc();
@@ -227,7 +222,7 @@ impl Writer {
         }
     }
 
-    fn keep(&mut self, step: Step) {
+    pub(super) fn keep(&mut self, step: Step) {
         if self.kept.len() < DELIVERIES {
             self.kept.push(step);
         } else {
@@ -289,7 +284,7 @@ impl Writer {
     }
 
     /// Writes a little and removes it, in a transaction each.
-    fn write_probe(&self) -> rusqlite::Result<()> {
+    pub(super) fn write_probe(&self) -> rusqlite::Result<()> {
         let fill = "INSERT INTO space_probe VALUES (zeroblob(?1))";
         self.connection.execute(fill, [PROBE_SIZE])?;
         self.connection.execute("DELETE FROM space_probe", []).map(drop)
@@ -304,7 +299,7 @@ impl Writer {
         self.health.set_store_failed(true);
     }
 
-    fn recovered(&mut self) {
+    pub(super) fn recovered(&mut self) {
         if self.failed {
             info!("the store writes again");
             self.failed = false;
@@ -312,62 +307,10 @@ impl Writer {
         }
     }
 
-    fn reopen(&mut self) -> Result<(), StoreError> {
+    pub(super) fn reopen(&mut self) -> Result<(), StoreError> {
         self.connection = schema::reopen_writer(&self.path)?;
         self.stale = false;
         Ok(())
-    }
-
-    /// Finds out what became of a batch whose COMMIT failed, however long that takes. A closing store gives up after
-    /// a few tries and leaves the waiters unanswered, as a crash would: the next start reads the truth.
-    fn settle(&mut self, batch: Vec<Step>) {
-        self.metrics.store_failures.with_label_values(&["unknown"]).inc();
-        self.queue.set_unresolved(true);
-        let mut wait = REOPEN_FIRST;
-        let mut tries_while_closing = 0;
-        let resolutions = loop {
-            match self.read_back(&batch) {
-                Ok(resolutions) => break resolutions,
-                Err(fault) => warn!(%fault, "the outcome of a commit is still unknown"),
-            }
-            if self.queue.pause(wait) {
-                tries_while_closing += 1;
-            }
-            if tries_while_closing >= REOPEN_WHILE_CLOSING {
-                error!(steps = batch.len(), "closed without knowing the outcome of a commit");
-                return;
-            }
-            wait = (wait * 2).min(REOPEN_LAST);
-        };
-        self.recovered();
-        self.queue.set_unresolved(false);
-        for (step, resolution) in batch.into_iter().zip(resolutions) {
-            if let (Resolution::Done(Some(verification)), Work::Create(_) | Work::Claim(_) | Work::End(_)) =
-                (&resolution, &step.work)
-            {
-                let labels = [verification.application.as_str(), verification.status.as_str()];
-                self.metrics.verifications.with_label_values(&labels).inc();
-            }
-            match resolution.answer() {
-                Some(answer) => self.tell(step, answer),
-                None => self.keep(step),
-            }
-        }
-    }
-
-    fn read_back(&mut self, batch: &[Step]) -> Result<Vec<Resolution>, StoreError> {
-        self.reopen()?;
-        let read = || {
-            schema::checkpoint(&self.connection)?;
-            // The emptied log is not on disk yet. Its next header is, with this write, and voids what it held before.
-            self.write_probe()?;
-            let backlog = backlog(&self.connection)?;
-            let resolutions: rusqlite::Result<Vec<_>> =
-                batch.iter().map(|step| resolve(&self.connection, &step.work)).collect();
-            self.metrics.webhook_backlog.set(backlog);
-            resolutions
-        };
-        read().map_err(StoreError::Read)
     }
 }
 
