@@ -119,7 +119,8 @@ class Caller:
         call.answered = time.monotonic()
         call.code = int(status[1])
         to = re.search(rb"(?im)^(?:To|t)[ \t]*:[ \t]*([^\r\n]+)", message)
-        self._datagram(self._message(call, "ACK", to[1].decode("latin-1") if to else f"<sip:{call.dialled}@127.0.0.1>"))
+        if to:
+            self._datagram(self._message(call, "ACK", to[1].decode("latin-1")))
         self._on_final(call)
 
     def _send(self, call):

@@ -2,8 +2,8 @@
 """kill -9 under load: what the process has promised is there after each restart.
 
 A generator keeps creating verifications and calling them, each call sent again until it is answered. The process is
-killed at random moments and started again on the same data and ports; in the end it stays up. Then: each creation that was
-answered 201 is readable; each call that was answered 486 has verified its verification, and the event has come; no
+killed at random moments and started again on the same data and ports; in the end it stays up. Then: each creation that
+was answered 201 is readable; each call that was answered 486 has verified its verification, and the event has come; no
 verification has two different events for its end.
 """
 
@@ -161,7 +161,8 @@ def main():
         began = time.monotonic()
         slowest = kill_again_and_again(node, load, options.kills)
         load.stop()
-        print(f"{options.kills} kills in {time.monotonic() - began:.1f} s, slowest start {slowest * 1000:.0f} ms", flush=True)
+        taken = time.monotonic() - began
+        print(f"{options.kills} kills in {taken:.1f} s, slowest start {slowest * 1000:.0f} ms", flush=True)
         try:
             wait_for(load.settled, 60, "an answer to every call")
             # A delivery that was being tried when the process died comes back by its lease or its schedule.
@@ -184,13 +185,14 @@ def report(node, load, receiver, kills):
     two_events = [key for key in list(receiver.events) if len(receiver.terminal_ids(key)) > 1]
     answers = ", ".join(f"{count} x {code}" for code, count in sorted(load.codes.items(), key=str))
     print(f"kills                                 {kills}")
-    print(f"creates answered 201                  {len(load.created)} ({load.unanswered} cut off, refused {dict(load.refused)})")
+    other = f"{load.unanswered} cut off, refused {dict(load.refused)}"
+    print(f"creates answered 201                  {len(load.created)} ({other})")
     print(f"calls answered                        {answers}")
     print(f"verified                              {states['verified']} (all states {dict(states)})")
     print(f"lost creates                          {len(lost_creates)}")
     print(f"lost verifications                    {len(not_verified)}")
     print(f"verified without their event          {len(no_event)}")
-    print(f"verifications with two different events {len(two_events)}")
+    print(f"with two different events              {len(two_events)}")
     print(f"repeated deliveries with the same id  {receiver.repeated()}", flush=True)
     check(not load.faults, f"the generator failed: {load.faults[:1]}")
     check(load.created and promised, "the load created or verified nothing")
@@ -198,7 +200,7 @@ def report(node, load, receiver, kills):
     check(not lost_creates, f"{len(lost_creates)} creations answered 201 are gone, first {lost_creates[:1]}")
     check(not not_verified, f"{len(not_verified)} calls answered 486 did not verify, first {not_verified[:1]}")
     check(not no_event, f"{len(no_event)} verified without their event, first {sorted(no_event)[:1]}")
-    check(not told_only, f"{len(told_only)} events for verifications that do not read as verified, first {told_only[:1]}")
+    check(not told_only, f"{len(told_only)} events for what does not read as verified, first {told_only[:1]}")
     check(not two_events, f"{len(two_events)} verifications with two different events, first {two_events[:1]}")
     unexpected = {code: count for code, count in load.refused.items() if code not in (429, 503)}
     check(not unexpected, f"creations refused with {unexpected}")

@@ -86,7 +86,7 @@ class Node:
     Ports are chosen once, so a node that is killed and started again is found at the same place.
     """
 
-    def __init__(self, webhook_url, webhook_secrets):
+    def __init__(self, webhook_url, webhook_secrets, reject=486):
         self.binary = Path(os.environ.get("RINGPROOF_BIN", ROOT / "target" / "release" / "ringproof"))
         check(self.binary.exists(), f"no binary at {self.binary}: build it, or name it in RINGPROOF_BIN")
         self.directory = Path(tempfile.mkdtemp(prefix="ringproof-interop-"))
@@ -96,11 +96,11 @@ class Node:
         self.api = ("127.0.0.1", free_port(socket.SOCK_STREAM))
         self.admin = ("127.0.0.1", free_port(socket.SOCK_STREAM))
         self.config = self.directory / "config.toml"
-        self.config.write_text(self._config(webhook_url, webhook_secrets))
+        self.config.write_text(self._config(webhook_url, webhook_secrets, reject))
         self.process = None
         self.keep = False
 
-    def _config(self, webhook_url, webhook_secrets):
+    def _config(self, webhook_url, webhook_secrets, reject):
         key = hashlib.sha256(self.key.encode()).hexdigest()
         secret_list = ", ".join(f'"{secret}"' for secret in webhook_secrets)
         return f"""\
@@ -117,6 +117,7 @@ name = "local"
 peers = ["127.0.0.0/8"]
 country = "SA"
 scope = "national"
+reject = {reject}
 cli = {{ sources = ["pai", "from"], asserted_trust = "operator" }}
 
 [[number]]

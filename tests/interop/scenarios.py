@@ -1,0 +1,27 @@
+#!/usr/bin/env python3
+"""Every SIPp scenario, as real SIPp runs it, against the real process: a few calls of each."""
+
+from ringproof import FIRST_NUMBER, NUMBERS, Node, check, mobile, run_main, webhook_secret
+from sipp_load import check_all_successful, sipp
+from webhooks import Receiver
+
+CALLS = 50
+SCENARIOS_BY_REJECT = {486: ["caller", "cancel", "options"], 603: ["caller-603"]}
+
+
+def main():
+    """One process for each refusal code."""
+    pairs = [(mobile(index), f"+{FIRST_NUMBER + index % NUMBERS}") for index in range(CALLS)]
+    secret = webhook_secret()
+    for reject, scenarios in SCENARIOS_BY_REJECT.items():
+        with Receiver([secret]) as receiver, Node(receiver.url, [secret], reject=reject) as node:
+            node.start()
+            for scenario in scenarios:
+                result = sipp(node, scenario, pairs, CALLS, scenario)
+                check_all_successful(scenario, result, CALLS)
+                check(result["retransmissions"] == 0, f"{scenario}: {result['retransmissions']} retransmissions")
+            check(node.stop() == 0, "ringproof did not end with 0 on SIGTERM")
+
+
+if __name__ == "__main__":
+    run_main(main)
