@@ -1,4 +1,4 @@
-"""Places missed calls over UDP as a carrier's gateway does: INVITE, sent again until a final response comes, then ACK."""
+"""Places missed calls over UDP as a carrier's gateway does: INVITE, again until a final response comes, then ACK."""
 
 import heapq
 import re

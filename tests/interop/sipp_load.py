@@ -50,7 +50,7 @@ def sipp(node, name, calls, rate, scenario="caller"):
             rows = list(csv.DictReader(file, delimiter=";"))
     except OSError as error:
         raise Failure(f"{name}: sipp ended with {code} and left no statistics: {error}") from error
-    check(rows, f"{name}: sipp ended with {code} and left empty statistics")
+    check(rows, f"{name}: sipp ended with {code} and left no rows")
     row = rows[-1]
     result = {
         "calls": int(row["TotalCallCreated"]),
@@ -133,8 +133,9 @@ def hits(node, receiver, calls, rate):
         may, surely = (then - now for then, now in zip(after.above(COMMIT, SLOW), before.above(COMMIT, SLOW)))
         events = sum(len(kinds.get("verification.verified", ())) for kinds in list(receiver.events.values()))
         print(
-            f"hits: {events / calls:.4f} events a hit ({events} of {calls}), {receiver.repeated()} repeated deliveries, "
-            f"{len(receiver.rejected)} refused signatures, commits over {SLOW * 1000:.0f} ms: {surely} to {may}"
+            f"hits: {events / calls:.4f} events a hit ({events} of {calls}), "
+            f"{receiver.repeated()} repeated deliveries, {len(receiver.rejected)} refused signatures, "
+            f"commits over {SLOW * 1000:.0f} ms: {surely} to {may}"
         )
     check_all_successful("hits", result, calls)
     check(not receiver.rejected, f"hits: {len(receiver.rejected)} deliveries refused, first: {receiver.rejected[:1]}")
