@@ -1,1 +1,160 @@
-//! To be written.
+//! Loads the configuration file and the environment into each module's own settings.
+//!
+//! Owns the file's grammar, its defaults and everything that can be wrong in it. Does not decide what a setting does,
+//! and no module reads it: `main` hands the result to the engine. Invariant: a [`Configuration`] that exists is
+//! complete and consistent; otherwise all faults are known at once, each with its line.
+
+mod application;
+mod document;
+mod effective;
+mod errors;
+mod fault;
+mod listener;
+mod name;
+mod nearest;
+mod number;
+mod reference;
+mod reject;
+mod secret;
+mod section;
+mod trunk;
+mod webhook;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use secrecy::SecretString;
+use toml::de::DeTable;
+
+pub use effective::effective;
+pub use errors::{ConfigErrors, Located, Place};
+pub use fault::{E164Shown, Fault, Quoted, RangeShown, SecretFault};
+
+use crate::call::dialplan::NumberFormat;
+use crate::call::event::TrunkId;
+use crate::call::trunk::Trunk;
+use crate::verify::settings::{ApplicationId, Settings};
+use crate::webhook::settings::Endpoint;
+
+/// Largest configuration file in bytes.
+const MAX_FILE: u64 = 4 * 1024 * 1024;
+
+/// Everything that the file says, in each module's own terms.
+#[derive(Debug)]
+pub struct Configuration {
+    /// `node.name`.
+    pub node_name: String,
+    /// Where the node keeps its state; relative to the working directory.
+    pub data_dir: PathBuf,
+    /// `[sip]`.
+    pub sip: SipSettings,
+    /// By [`TrunkId`]. 1 to 64.
+    pub trunks: Vec<Trunk>,
+    /// Networks of the trunks, no two alike. The longest prefix wins.
+    pub peers: Vec<(IpNet, TrunkId)>,
+    /// Applications and numbers.
+    pub verify: Settings,
+    /// The keys of all applications, no two alike.
+    pub keys: Vec<ApiKey>,
+    /// The webhooks of all applications.
+    pub webhooks: Vec<Endpoint>,
+    /// Where the REST API listens.
+    pub api_listen: SocketAddr,
+    /// Where metrics and health are served.
+    pub admin_listen: SocketAddr,
+    /// The bearer token of the admin side; there wherever `admin_listen` is not loopback.
+    pub admin_token: Option<SecretString>,
+    /// How long ended verifications stay readable, at least an hour.
+    pub retention: Duration,
+    /// What [`effective`] tells of the trunks beyond their settings, by [`TrunkId`].
+    trunk_extras: Vec<TrunkExtras>,
+}
+
+/// `[sip]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SipSettings {
+    /// UDP addresses, at least one.
+    pub listen: Vec<SocketAddr>,
+    /// Worker threads, at least one.
+    pub workers: usize,
+    /// Entries of the recent-calls table.
+    pub recent_calls: usize,
+    /// How long calls are handled while draining.
+    pub drain: Duration,
+}
+
+/// One of an application's API keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ApiKey {
+    /// Whose.
+    pub application: ApplicationId,
+    /// SHA-256 of the key's text.
+    pub hash: [u8; 32],
+}
+
+/// What the file says of a trunk and no module needs later.
+#[derive(Debug, Clone, Copy)]
+struct TrunkExtras {
+    number_format: NumberFormat,
+    allow_loopback: bool,
+}
+
+/// Reads the file at `path` with this process's environment.
+///
+/// # Errors
+/// All faults of the file, for the operator.
+pub fn load(path: &Path) -> Result<Configuration, ConfigErrors> {
+    let name = path.display().to_string();
+    let text = read_text(path).map_err(|fault| ConfigErrors::whole(&name, fault))?;
+    let directory = path.parent().unwrap_or(Path::new("")).to_owned();
+    read(&text, &name, directory, &|name| std::env::var(name).ok())
+}
+
+/// Reads `text`, the content of a file called `file_name`. Paths of secrets are relative to that file; `env` looks up
+/// an environment variable.
+///
+/// # Errors
+/// As [`load`].
+pub fn parse(text: &str, file_name: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Configuration, ConfigErrors> {
+    let directory = Path::new(file_name).parent().unwrap_or(Path::new("")).to_owned();
+    read(text, file_name, directory, env)
+}
+
+fn read_text(path: &Path) -> Result<String, Fault> {
+    use std::io::Read;
+
+    let unreadable = |error: std::io::Error| Fault::Unreadable { reason: error.kind().to_string() };
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(Fault::TooLarge { max: MAX_FILE });
+    }
+    String::from_utf8(bytes).map_err(|error| Fault::NotText { offset: error.utf8_error().valid_up_to() })
+}
+
+fn read(
+    text: &str,
+    file_name: &str,
+    directory: PathBuf,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Configuration, ConfigErrors> {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let syntax = errors.iter().map(|error| {
+        let message = Quoted::new(error.message().replace('\n', "; ")).to_string();
+        (error.span().unwrap_or_default(), Fault::Syntax { message })
+    });
+    let syntax = syntax.collect();
+    let reading = section::Reading { faults: errors::Faults::new(text), secrets: secret::Sources { env, directory } };
+    let configuration = {
+        let root = section::Section::new(table.get_ref(), 0..0, &document::ROOT, &reading);
+        document::read(&root)
+    };
+    match (reading.faults.into_errors(file_name, syntax), configuration) {
+        (None, Some(configuration)) => Ok(configuration),
+        (Some(errors), _) => Err(errors),
+        (None, None) => unreachable!("whatever is left out of a configuration has told its fault"),
+    }
+}

@@ -1,0 +1,109 @@
+//! The file as a whole: its sections in order, and the configuration that comes of them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::errors::Span;
+use super::fault::{Fault, Quoted};
+use super::section::{Section, Shape, Word};
+use super::{ApiKey, Configuration, TrunkExtras, application, listener, name, number, reference, trunk};
+use crate::call::event::TrunkId;
+use crate::verify::settings::{ApplicationId, Numbers, Settings};
+
+/// Longest `data_dir` in bytes, below what systems allow for a path with a file's name behind it.
+const MAX_PATH: usize = 3072;
+/// Shortest and longest retention.
+const RETENTION: (Duration, Duration) = (Duration::from_hours(1), Duration::from_hours(3650 * 24));
+
+pub(super) const ROOT: Shape = Shape {
+    title: "the file",
+    keys: &[
+        ("node", "{}"),
+        ("sip", "{}"),
+        ("trunk", "[]"),
+        ("number", "[]"),
+        ("application", "[]"),
+        ("api", "{}"),
+        ("admin", "{}"),
+        ("store", "{}"),
+        ("retention", "{}"),
+    ],
+};
+const NODE: Shape = Shape { title: "[node]", keys: &[("name", r#""edge-1""#), ("data_dir", r#""ringproof-data""#)] };
+const STORE: Shape = Shape { title: "[store]", keys: &[("engine", r#""embedded""#)] };
+const RETENTION_SHAPE: Shape = Shape { title: "[retention]", keys: &[("verifications", r#""30d""#)] };
+
+/// Reads everything. `None` exactly where a fault was told.
+pub(super) fn read(root: &Section<'_>) -> Option<Configuration> {
+    let node = root.table("node", &NODE);
+    let node_name = node.text("name").and_then(|text, span| name::check(&node, Word { text, span: span.clone() }));
+    let data_dir = node.text("data_dir").and_then(|text, span| data_dir(&node, text, span));
+    let listeners = listener::read(root);
+    let trunks = trunk::read(root);
+    let numbers = number::read(root);
+    let applications = application::read(root);
+    let ranges = reference::connect(root, trunks.as_deref(), numbers.as_deref(), applications.as_deref());
+    let engine = root.table("store", &STORE).choice("engine", &[("embedded", ())], &["redis"]);
+    let retention = retention(&root.table("retention", &RETENTION_SHAPE));
+
+    engine.or(())?;
+    let (listeners, trunks, applications) = (listeners?, trunks?, applications?);
+    let mut configuration = Configuration {
+        node_name: node_name.or(Word { text: "edge-1", span: 0..0 })?.text.to_owned(),
+        data_dir: data_dir.or(PathBuf::from("ringproof-data"))?,
+        sip: listeners.sip,
+        trunks: Vec::new(),
+        peers: Vec::new(),
+        verify: Settings { numbers: Numbers::new(ranges?), ..Settings::default() },
+        keys: Vec::new(),
+        webhooks: Vec::new(),
+        api_listen: listeners.api,
+        admin_listen: listeners.admin,
+        admin_token: listeners.admin_token,
+        retention: retention?,
+        trunk_extras: Vec::new(),
+    };
+    for (draft, place) in trunks.into_iter().zip(0..) {
+        let trunk = draft.trunk?;
+        configuration.peers.extend(draft.peers.into_iter().map(|(network, _)| (network, TrunkId(place))));
+        let (number_format, allow_loopback) = (draft.number_format?, draft.allow_loopback?);
+        configuration.trunk_extras.push(TrunkExtras { number_format, allow_loopback });
+        configuration.verify.trunks.push(trunk.name.clone());
+        configuration.trunks.push(trunk);
+    }
+    for (draft, place) in applications.into_iter().zip(0..) {
+        configuration.verify.applications.push(draft.application?);
+        configuration.webhooks.extend(draft.webhooks?);
+        let application = ApplicationId(place);
+        configuration.keys.extend(draft.keys.into_iter().map(|(hash, _)| ApiKey { application, hash }));
+    }
+    Some(configuration)
+}
+
+fn data_dir(node: &Section<'_>, text: &str, span: &Span) -> Option<PathBuf> {
+    if text.is_empty() || text.len() > MAX_PATH || text.contains('\0') {
+        node.tell(span, Fault::Empty { key: "data_dir", example: r#""ringproof-data""# });
+        return None;
+    }
+    Some(PathBuf::from(text))
+}
+
+fn retention(section: &Section<'_>) -> Option<Duration> {
+    const KEY: &str = "verifications";
+    section
+        .text(KEY)
+        .and_then(|text, span| {
+            let Ok(time) = humantime::parse_duration(text) else {
+                section.tell(span, Fault::Time { key: KEY, text: Quoted::new(text) });
+                return None;
+            };
+            let (shortest, longest) = RETENTION;
+            if time < shortest || time > longest {
+                let value = Quoted::new(format!("\"{text}\""));
+                section.tell(span, Fault::OutOfRange { key: KEY, value, low: "1h".into(), high: "3650d".into() });
+                return None;
+            }
+            Some(time)
+        })
+        .or(Duration::from_hours(30 * 24))
+}

@@ -1,0 +1,222 @@
+//! The settings in force, as the file would say them, for `ringproof check`.
+//!
+//! Invariant: no secret is in it. A configuration without secrets reads back as itself.
+
+use std::fmt::{Display, Write};
+use std::time::Duration;
+
+use super::{ApiKey, Configuration, TrunkExtras};
+use crate::call::dialplan::NumberFormat;
+use crate::call::event::TrunkId;
+use crate::call::trunk::{DidSource, Forwarded, Path, Restricted, Scope, Trunk, Trust};
+use crate::outbox::event::EventType;
+use crate::verify::settings::{Application, ApplicationId, NumberRange, Rate};
+use crate::webhook::settings::Endpoint;
+
+/// Renders `configuration` with all defaults filled in and all secrets masked.
+#[must_use]
+pub fn effective(configuration: &Configuration) -> String {
+    let mut page = Page(String::new());
+    page.section("[node]");
+    page.key("name", text(&configuration.node_name));
+    page.key("data_dir", text(&configuration.data_dir.to_string_lossy()));
+
+    page.section("[sip]");
+    page.key("listen", list(configuration.sip.listen.iter().map(|address| text(&format!("udp://{address}")))));
+    page.key("workers", configuration.sip.workers);
+    page.key("recent_calls", configuration.sip.recent_calls);
+    page.key("drain_seconds", configuration.sip.drain.as_secs());
+
+    for ((trunk, extras), place) in configuration.trunks.iter().zip(&configuration.trunk_extras).zip(0..) {
+        let peers = configuration.peers.iter().filter(|(_, owner)| *owner == TrunkId(place));
+        write_trunk(&mut page, trunk, *extras, list(peers.map(|(network, _)| text(&network.to_string()))));
+    }
+    for range in configuration.verify.numbers.ranges() {
+        write_number(&mut page, range, configuration);
+    }
+    for (application, place) in configuration.verify.applications.iter().zip(0..) {
+        let keys = configuration.keys.iter().filter(|key| key.application == ApplicationId(place));
+        write_application(&mut page, application, list(keys.map(masked_key)));
+        for endpoint in configuration.webhooks.iter().filter(|endpoint| endpoint.application == application.name) {
+            write_webhook(&mut page, endpoint);
+        }
+    }
+
+    page.section("[api]");
+    page.key("listen", text(&configuration.api_listen.to_string()));
+    page.section("[admin]");
+    page.key("listen", text(&configuration.admin_listen.to_string()));
+    if configuration.admin_token.is_some() {
+        page.key("token", text("***"));
+    }
+    page.section("[store]");
+    page.key("engine", text("embedded"));
+    page.section("[retention]");
+    page.key("verifications", text(&short(configuration.retention)));
+    page.0
+}
+
+fn write_trunk(page: &mut Page, trunk: &Trunk, extras: TrunkExtras, peers: String) {
+    page.section("[[trunk]]");
+    page.key("name", text(&trunk.name));
+    page.key("peers", peers);
+    page.key("country", text(trunk.dialplan.country()));
+    let scope = match trunk.scope {
+        Scope::National => "national",
+        Scope::International => "international",
+        Scope::Mixed => "mixed",
+    };
+    page.key("scope", text(scope));
+    let path = match trunk.path {
+        Path::Private => "private",
+        Path::Public => "public",
+    };
+    page.key("path", text(path));
+    page.key("confirm", text("invite"));
+    let reject = &trunk.reject;
+    let q850 = reject.q850.unwrap_or(0);
+    page.key("reject", format!("{{ code = {}, phrase = {}, q850 = {q850} }}", reject.code, text(&reject.phrase)));
+    let trust = match trunk.asserted_trust {
+        Trust::None => "none",
+        Trust::Customer => "customer",
+        Trust::Operator => "operator",
+        Trust::OnNet => "on-net",
+    };
+    let restricted = match trunk.restricted {
+        Restricted::MatchOnly => "match_only",
+        Restricted::Refuse => "refuse",
+    };
+    let format = match extras.number_format {
+        NumberFormat::Auto => "auto",
+        NumberFormat::E164NoPlus => "e164_noplus",
+        NumberFormat::Nsn => "nsn",
+    };
+    let sources = list(trunk.sources.iter().map(|source| text(source.as_str())));
+    page.key(
+        "cli",
+        format!(
+            "{{ sources = {sources}, asserted_trust = \"{trust}\", restricted = \"{restricted}\", \
+             number_format = \"{format}\" }}"
+        ),
+    );
+    let did = match trunk.did {
+        DidSource::RequestUri => "request-uri",
+        DidSource::To => "to",
+        DidSource::PCalledPartyId => "p-called-party-id",
+    };
+    page.key("did", format!("{{ source = \"{did}\" }}"));
+    let forwarded = match trunk.forwarded {
+        Forwarded::Refuse => "refuse",
+        Forwarded::Flag => "flag",
+    };
+    page.key("forwarded", text(forwarded));
+    page.key("mode", text("reject"));
+    page.key("limits", "{ calls_per_second = 0, concurrent = 0 }");
+    page.key("allow_loopback", extras.allow_loopback);
+}
+
+fn write_number(page: &mut Page, range: &NumberRange, configuration: &Configuration) {
+    page.section("[[number]]");
+    page.key("range", text(&format!("{}/{}", range.first, range.count)));
+    let trunks = range.trunks.iter().map(|id| text(&configuration.verify.trunks[usize::from(id.0)]));
+    page.key("trunks", list(trunks));
+    let applications = range.applications.iter().map(|id| text(&configuration.verify.application(*id).name));
+    page.key("applications", list(applications));
+    page.key("cool_down_seconds", range.cool_down.as_secs());
+}
+
+fn write_application(page: &mut Page, application: &Application, keys: String) {
+    page.section("[[application]]");
+    page.key("name", text(&application.name));
+    page.key("mode", text(if application.live { "live" } else { "sandbox" }));
+    page.key("keys", keys);
+    page.key("ttl_seconds", application.ttl.as_secs());
+    page.key("minimum_assurance", text(application.minimum_assurance.as_str()));
+    let limits = &application.limits;
+    page.key(
+        "limits",
+        format!(
+            "{{ creates_per_phone = {}, creates_per_client_ip = {}, creates_per_second = {}, pending_per_phone = {} }}",
+            rate(limits.creates_per_phone),
+            rate(limits.creates_per_client_ip),
+            limits.creates_per_second.unwrap_or(0),
+            limits.pending_per_phone
+        ),
+    );
+}
+
+fn write_webhook(page: &mut Page, endpoint: &Endpoint) {
+    page.section("[[application.webhook]]");
+    // Senders often carry their own secret in the query.
+    let url = endpoint.url.to_string();
+    let shown = url.split_once('?').map_or_else(|| url.clone(), |(path, _)| format!("{path}?***"));
+    page.key("url", text(&shown));
+    page.key("secrets", list(endpoint.secrets.iter().map(|_| text("whsec_***"))));
+    page.key("events", list(endpoint.events.iter().copied().map(EventType::as_str).map(text)));
+    page.key("allow_private", endpoint.allow_private);
+}
+
+/// The beginning of a hash, enough to tell keys apart.
+fn masked_key(key: &ApiKey) -> String {
+    let mut shown = "sha256:".to_owned();
+    for byte in &key.hash[..4] {
+        let _ = write!(shown, "{byte:02x}");
+    }
+    text(&(shown + ".."))
+}
+
+fn rate(rate: Option<Rate>) -> String {
+    rate.map_or_else(|| text("0"), |rate| text(&format!("{}/{}", rate.count, short(rate.per))))
+}
+
+/// A time in the largest unit that shows all of it.
+fn short(time: Duration) -> String {
+    let seconds = time.as_secs();
+    if time.subsec_nanos() > 0 {
+        return humantime::format_duration(time).to_string();
+    }
+    let units = [(86_400, "d"), (3600, "h"), (60, "m")];
+    let (unit, letter) = units.into_iter().find(|(unit, _)| seconds % unit == 0).unwrap_or((1, "s"));
+    format!("{}{letter}", seconds / unit)
+}
+
+fn text(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+fn list(items: impl Iterator<Item = String>) -> String {
+    format!("[{}]", items.collect::<Vec<_>>().join(", "))
+}
+
+/// The text so far.
+struct Page(String);
+
+impl Page {
+    fn section(&mut self, header: &str) {
+        if !self.0.is_empty() {
+            self.0.push('\n');
+        }
+        self.0.push_str(header);
+        self.0.push('\n');
+    }
+
+    fn key(&mut self, key: &str, value: impl Display) {
+        // Writing to a `String` does not fail.
+        let _ = writeln!(self.0, "{key} = {value}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_short_and_exact() {
+        let cases =
+            [(30 * 86_400, "30d"), (31 * 86_400, "31d"), (3600, "1h"), (600, "10m"), (90, "90s"), (90_000, "25h")];
+        for (seconds, shown) in cases {
+            assert_eq!(short(Duration::from_secs(seconds)), shown);
+        }
+        assert_eq!(short(Duration::from_millis(1500)), "1s 500ms");
+    }
+}

@@ -1,0 +1,172 @@
+//! `[sip]`, `[api]` and `[admin]`: where the node listens, and what goes with it.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::SipSettings;
+use super::errors::Span;
+use super::fault::{Fault, Quoted};
+use super::section::{Section, Shape, Word};
+
+/// Most addresses in `sip.listen`.
+const MAX_LISTENERS: usize = 16;
+/// Longest admin token in bytes.
+const MAX_TOKEN: usize = 256;
+
+const SIP: Shape = Shape {
+    title: "[sip]",
+    keys: &[
+        ("listen", r#"["udp://127.0.0.1:5060"]"#),
+        ("workers", "0"),
+        ("recent_calls", "1048576"),
+        ("drain_seconds", "30"),
+    ],
+};
+const API: Shape = Shape {
+    title: "[api]",
+    keys: &[
+        ("listen", r#""127.0.0.1:8080""#),
+        ("tls", r#"{ cert = "cert.pem", key = "key.pem" }"#),
+        ("public_url", r#""https://verify.example""#),
+    ],
+};
+const ADMIN: Shape =
+    Shape { title: "[admin]", keys: &[("listen", r#""127.0.0.1:9090""#), ("token", r#""env:ADMIN_TOKEN""#)] };
+
+/// Everything that listens.
+pub(super) struct Listeners {
+    pub sip: SipSettings,
+    pub api: SocketAddr,
+    pub admin: SocketAddr,
+    pub admin_token: Option<SecretString>,
+}
+
+/// Reads the three sections; `None` where a fault was told.
+pub(super) fn read(root: &Section<'_>) -> Option<Listeners> {
+    let sip_section = root.table("sip", &SIP);
+    let sip = sip(&sip_section);
+
+    let section = root.table("api", &API);
+    section.later("tls");
+    section.later("public_url");
+    let api = address(&section, 8080);
+
+    let section = root.table("admin", &ADMIN);
+    let admin = address(&section, 9090);
+    let token = token(&section);
+    if let Some((address, span)) = &admin
+        && !address.ip().is_loopback()
+        && section.lacks("token")
+    {
+        section.tell(span, Fault::TokenNeeded { address: *address });
+    }
+    if let (Some((api, api_span)), Some((admin, admin_span))) = (&api, &admin)
+        && api == admin
+        && api.port() != 0
+    {
+        let (first, second) =
+            if api_span.start < admin_span.start { (api_span, admin_span) } else { (admin_span, api_span) };
+        section.tell(second, Fault::SameListener { address: *api, line: section.line(first) });
+    }
+    Some(Listeners { sip: sip?, api: api?.0, admin: admin?.0, admin_token: token? })
+}
+
+fn sip(section: &Section<'_>) -> Option<SipSettings> {
+    let listen = section.some_words("listen").and_then(|list, span| {
+        if list.words.len() > MAX_LISTENERS {
+            let count = list.words.len();
+            section.tell(span, Fault::TooMany { what: "listeners", count, max: MAX_LISTENERS });
+            return None;
+        }
+        let mut found: Vec<(SocketAddr, Span)> = Vec::new();
+        let mut whole = list.whole;
+        for word in list.words {
+            let Some(address) = udp(section, &word) else {
+                whole = false;
+                continue;
+            };
+            if let Some((_, first)) = found.iter().find(|(other, _)| *other == address && address.port() != 0) {
+                section.tell(&word.span, Fault::SameListener { address, line: section.line(first) });
+                whole = false;
+            }
+            found.push((address, word.span));
+        }
+        whole.then(|| found.into_iter().map(|(address, _)| address).collect())
+    });
+    let workers = section.integer("workers", 0..=1024);
+    let recent_calls = section.integer("recent_calls", 1024..=16_777_216);
+    let drain = section.integer("drain_seconds", 0..=3600);
+    Some(SipSettings {
+        listen: listen.or(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 5060))])?,
+        workers: match workers.or(0)? {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            count => count as usize,
+        },
+        recent_calls: recent_calls.or(1_048_576)? as usize,
+        drain: Duration::from_secs(drain.or(30)?.into()),
+    })
+}
+
+fn udp(section: &Section<'_>, word: &Word<'_>) -> Option<SocketAddr> {
+    let (scheme, rest) = word.text.split_once("://").unwrap_or(("", word.text));
+    let address = socket_address(rest);
+    let fault = match (scheme, address) {
+        ("udp", Ok(address)) => return Some(address),
+        ("tcp" | "tls", _) => Fault::NotInThisVersion {
+            what: format!("{scheme}://"),
+            instead: "remove this listener, SIP is heard on udp:// only".to_owned(),
+        },
+        (_, Ok(address)) => Fault::Listener { text: Quoted::new(word.text), example: format!("udp://{address}") },
+        (_, Err(example)) => Fault::Listener { text: Quoted::new(word.text), example: format!("udp://{example}") },
+    };
+    section.tell(&word.span, fault);
+    None
+}
+
+fn address(section: &Section<'_>, port: u16) -> Option<(SocketAddr, Span)> {
+    let mut place = section.span.clone();
+    let entry = section.text("listen").and_then(|text, span| {
+        place = span.clone();
+        let bare = text.strip_prefix("http://").unwrap_or(text);
+        match (socket_address(bare), bare == text) {
+            (Ok(address), true) => Some(address),
+            (Ok(address), false) => {
+                section.tell(span, Fault::Address { text: Quoted::new(text), example: address.to_string() });
+                None
+            }
+            (Err(_), _) => {
+                let example = format!("127.0.0.1:{port}");
+                section.tell(span, Fault::Address { text: Quoted::new(text), example });
+                None
+            }
+        }
+    });
+    Some((entry.or(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?, place))
+}
+
+/// Reads IP address and port; an error is what may have been meant.
+fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| match text.parse::<IpAddr>() {
+        Ok(ip) => SocketAddr::from((ip, 5060)).to_string(),
+        Err(_) => "127.0.0.1:5060".to_owned(),
+    })
+}
+
+/// `Some(None)` is no token, `None` a fault.
+fn token(section: &Section<'_>) -> Option<Option<SecretString>> {
+    section
+        .text("token")
+        .and_then(|text, span| {
+            let told = |fault| section.tell(span, fault);
+            let secret = section.secrets().resolve(text).map_err(told).ok()?;
+            let exposed = secret.expose_secret();
+            if exposed.is_empty() || exposed.len() > MAX_TOKEN || !exposed.bytes().all(|byte| byte.is_ascii_graphic()) {
+                section.tell(span, Fault::Token { max: MAX_TOKEN });
+                return None;
+            }
+            Some(Some(secret))
+        })
+        .or(None)
+}

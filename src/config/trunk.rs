@@ -1,0 +1,269 @@
+//! `[[trunk]]`: who may send calls, and how they are read and refused.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::errors::Span;
+use super::fault::{Fault, Quoted};
+use super::section::{Section, Shape, Word};
+use super::{name, reject};
+use crate::call::dialplan::{Dialplan, NumberFormat};
+use crate::call::event::CallerSource;
+use crate::call::trunk::{DidSource, Forwarded, Path, Restricted, Scope, Trunk, Trust};
+
+/// Most trunks of a node.
+const MAX_TRUNKS: usize = 64;
+/// Most peers of all trunks.
+const MAX_PEERS: usize = 4096;
+/// Calls that the API's test request places come over a trunk of this name.
+const BUILT_IN: &str = "sandbox";
+
+const TRUNK: Shape = Shape {
+    title: "[[trunk]]",
+    keys: &[
+        ("name", r#""carrier-a""#),
+        ("peers", r#"["192.0.2.0/24"]"#),
+        ("country", r#""SA""#),
+        ("scope", r#""mixed""#),
+        ("path", r#""private""#),
+        ("confirm", r#""invite""#),
+        ("reject", "486"),
+        ("cli", r#"{ sources = ["pai", "from"] }"#),
+        ("did", r#"{ source = "request-uri" }"#),
+        ("forwarded", r#""refuse""#),
+        ("mode", r#""reject""#),
+        ("limits", "{ calls_per_second = 0, concurrent = 0 }"),
+        ("allow_loopback", "false"),
+        ("profile", r#""generic""#),
+    ],
+};
+const CLI: Shape = Shape {
+    title: "[trunk.cli]",
+    keys: &[
+        ("sources", r#"["pai", "from"]"#),
+        ("asserted_trust", r#""none""#),
+        ("restricted", r#""match_only""#),
+        ("number_format", r#""auto""#),
+        ("verdict_headers", "[]"),
+        ("tech_prefix", r#""""#),
+    ],
+};
+const DID: Shape = Shape { title: "[trunk.did]", keys: &[("source", r#""request-uri""#)] };
+const LIMITS: Shape = Shape { title: "[trunk.limits]", keys: &[("calls_per_second", "0"), ("concurrent", "0")] };
+
+/// A trunk as far as it could be read.
+pub(super) struct Draft<'c> {
+    pub name: Option<Word<'c>>,
+    /// Its header.
+    pub span: Span,
+    /// Its readable peers.
+    pub peers: Vec<(IpNet, Span)>,
+    /// Whether a live number may stand behind loopback peers.
+    pub allow_loopback: Option<bool>,
+    pub number_format: Option<NumberFormat>,
+    /// All of it, where nothing is wrong.
+    pub trunk: Option<Trunk>,
+}
+
+impl Draft<'_> {
+    /// The peer through which a program on this machine could call.
+    pub(super) fn loopback_peer(&self) -> Option<IpNet> {
+        let home = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
+        self.peers.iter().map(|(network, _)| *network).find(|network| match network {
+            IpNet::V4(network) => network.contains(&home) || home.contains(network),
+            IpNet::V6(network) => network.contains(&Ipv6Addr::LOCALHOST),
+        })
+    }
+}
+
+/// Reads all trunks; `None` where the list itself is unreadable.
+pub(super) fn read<'c>(root: &Section<'c>) -> Option<Vec<Draft<'c>>> {
+    let sections = root.tables("trunk", &TRUNK)?;
+    if sections.is_empty() {
+        root.tell(&root.span, Fault::NoSection { section: "[[trunk]]", meaning: "who may send calls" });
+    } else if let Some(first) = sections.get(MAX_TRUNKS) {
+        first.tell(&first.span, Fault::TooMany { what: "[[trunk]]", count: sections.len(), max: MAX_TRUNKS });
+    }
+    let drafts: Vec<Draft<'c>> = sections.iter().take(MAX_TRUNKS).map(trunk).collect();
+    check_peers(root, &drafts);
+    Some(drafts)
+}
+
+fn trunk<'c>(section: &Section<'c>) -> Draft<'c> {
+    let name = name::required(section).filter(|word| {
+        let free = word.text != BUILT_IN;
+        if !free {
+            section.tell(&word.span, Fault::ReservedName { name: BUILT_IN });
+        }
+        free
+    });
+    let peers = section.required("peers", section.some_words("peers")).map(|list| {
+        let read: Vec<_> =
+            list.words.iter().map(|word| peer(section, word).map(|network| (network, word.span.clone()))).collect();
+        (list.whole && read.iter().all(Option::is_some), read)
+    });
+    let cli = section.table("cli", &CLI);
+    cli.later("verdict_headers");
+    cli.later("tech_prefix");
+    let formats = [("auto", NumberFormat::Auto), ("e164_noplus", NumberFormat::E164NoPlus), ("nsn", NumberFormat::Nsn)];
+    let number_format = cli.choice("number_format", &formats, &[]).or(NumberFormat::Auto);
+    let country = section.text("country").and_then(|text, span| country(section, text, span));
+    let country = section.required("country", country);
+
+    let scope = section.choice(
+        "scope",
+        &[("national", Scope::National), ("international", Scope::International), ("mixed", Scope::Mixed)],
+        &[],
+    );
+    let path = section.choice("path", &[("private", Path::Private), ("public", Path::Public)], &[]);
+    let confirm = section.choice("confirm", &[("invite", ())], &["ack"]);
+    let reject = reject::read(section);
+    let sources = sources(&cli);
+    let trust = cli.choice(
+        "asserted_trust",
+        &[
+            ("none", Trust::None),
+            ("customer", Trust::Customer),
+            ("operator", Trust::Operator),
+            ("on-net", Trust::OnNet),
+        ],
+        &[],
+    );
+    let restricted =
+        cli.choice("restricted", &[("match_only", Restricted::MatchOnly), ("refuse", Restricted::Refuse)], &[]);
+    let did = section.table("did", &DID).choice(
+        "source",
+        &[
+            ("request-uri", DidSource::RequestUri),
+            ("to", DidSource::To),
+            ("p-called-party-id", DidSource::PCalledPartyId),
+        ],
+        &[],
+    );
+    let forwarded = section.choice("forwarded", &[("refuse", Forwarded::Refuse), ("flag", Forwarded::Flag)], &[]);
+    let mode = section.choice("mode", &[("reject", ())], &["ring", "announce"]);
+    let limits = limits(&section.table("limits", &LIMITS));
+    let allow_loopback = section.boolean("allow_loopback").or(false);
+    section.later("profile");
+
+    let build = || {
+        confirm.or(())?;
+        mode.or(())?;
+        limits?;
+        Some(Trunk {
+            name: name.as_ref()?.text.to_owned(),
+            dialplan: Dialplan::for_country(country?, number_format?).ok()?,
+            scope: scope.or(Scope::Mixed)?,
+            path: path.or(Path::Private)?,
+            reject: reject.or(reject::usual(486))?,
+            sources: sources?,
+            asserted_trust: trust.or(Trust::None)?,
+            restricted: restricted.or(Restricted::MatchOnly)?,
+            did: did.or(DidSource::RequestUri)?,
+            forwarded: forwarded.or(Forwarded::Refuse)?,
+        })
+    };
+    let trunk = build().filter(|_| peers.as_ref().is_some_and(|(whole, _)| *whole));
+    let peers = peers.map_or_else(Vec::new, |(_, read)| read.into_iter().flatten().collect());
+    Draft { name, span: section.span.clone(), peers, allow_loopback, number_format, trunk }
+}
+
+fn country<'c>(section: &Section<'c>, text: &'c str, span: &Span) -> Option<&'c str> {
+    let known = |code: &str| {
+        code.len() == 2
+            && code.bytes().all(|byte| byte.is_ascii_uppercase())
+            && Dialplan::for_country(code, NumberFormat::Auto).is_ok()
+    };
+    if known(text) {
+        return Some(text);
+    }
+    let upper = text.trim().to_uppercase();
+    let proposal = match upper.as_str() {
+        "UK" => "GB",
+        code if known(code) => code,
+        _ => "SA",
+    };
+    section.tell(span, Fault::Country { text: Quoted::new(text), proposal: proposal.to_owned() });
+    None
+}
+
+fn sources(cli: &Section<'_>) -> Option<Vec<CallerSource>> {
+    let words = [("pai", CallerSource::Pai), ("from", CallerSource::From)];
+    let entry = cli.some_words("sources").and_then(|list, _| {
+        let mut whole = list.whole;
+        let mut sources = Vec::new();
+        for word in &list.words {
+            match cli.pick("sources", word, &words, &["rpid", "ppi", "display"]) {
+                Some(source) if sources.contains(&source) => {
+                    cli.tell(&word.span, Fault::Repeated { key: "sources", word: Quoted::new(word.text) });
+                    whole = false;
+                }
+                Some(source) => sources.push(source),
+                None => whole = false,
+            }
+        }
+        whole.then_some(sources)
+    });
+    entry.or(vec![CallerSource::Pai, CallerSource::From])
+}
+
+fn limits(section: &Section<'_>) -> Option<()> {
+    let no_cap = |key| {
+        section.integer(key, 0..=u32::MAX).and_then(|limit, span| {
+            if limit != 0 {
+                let what = format!("{key} = {limit}");
+                section.tell(span, Fault::NotInThisVersion { what, instead: "write 0 or remove it".to_owned() });
+            }
+            (limit == 0).then_some(())
+        })
+    };
+    let (calls, concurrent) = (no_cap("calls_per_second"), no_cap("concurrent"));
+    calls.or(()).and(concurrent.or(()))
+}
+
+fn peer(section: &Section<'_>, word: &Word<'_>) -> Option<IpNet> {
+    let text = Quoted::new(word.text);
+    let parsed = word.text.parse::<IpNet>().or_else(|_| word.text.parse::<IpAddr>().map(IpNet::from));
+    let fault = match parsed {
+        Err(_) => Fault::Peer { text },
+        Ok(IpNet::V6(network)) if is_mapped(network) => Fault::MappedPeer { text, ipv4: unmapped(network) },
+        Ok(network) if network.trunc() != network => {
+            Fault::HostBits { text, network: network.trunc(), host: IpNet::from(network.addr()) }
+        }
+        Ok(network) => return Some(network),
+    };
+    section.tell(&word.span, fault);
+    None
+}
+
+/// Whether all of `network` is in `::ffff:0:0/96`: a datagram from there is known by its IPv4 address.
+fn is_mapped(network: Ipv6Net) -> bool {
+    network.prefix_len() >= 96 && network.addr().to_ipv4_mapped().is_some()
+}
+
+fn unmapped(network: Ipv6Net) -> Option<IpNet> {
+    let ipv4 = Ipv4Net::new(network.addr().to_ipv4_mapped()?, network.prefix_len().checked_sub(96)?).ok()?;
+    Some(IpNet::V4(ipv4.trunc()))
+}
+
+/// Tells networks that belong to two trunks, or stand twice in one, and a total beyond the cap.
+fn check_peers(root: &Section<'_>, drafts: &[Draft<'_>]) {
+    let mut owners: HashMap<IpNet, (&Draft<'_>, &Span)> = HashMap::new();
+    let all = drafts.iter().flat_map(|draft| draft.peers.iter().map(move |(network, span)| (draft, network, span)));
+    let mut count = 0;
+    for (draft, network, span) in all {
+        count += 1;
+        if let Some((owner, first)) = owners.get(network) {
+            let trunk = owner.name.as_ref().map_or("?", |name| name.text).to_owned();
+            root.tell(span, Fault::SamePeer { network: *network, trunk, line: root.line(first) });
+        } else {
+            owners.insert(*network, (draft, span));
+        }
+        if count == MAX_PEERS + 1 {
+            let count = drafts.iter().map(|draft| draft.peers.len()).sum();
+            root.tell(span, Fault::TooMany { what: "peers", count, max: MAX_PEERS });
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! `[[application.webhook]]`: where an application's events go.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hyper::Uri;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use secrecy::{ExposeSecret, SecretSlice};
+
+use super::errors::Span;
+use super::fault::{Fault, Quoted, SecretFault};
+use super::nearest::nearest;
+use super::section::{Section, Shape, Word};
+use crate::outbox::delivery::EndpointId;
+use crate::outbox::event::EventType;
+use crate::webhook::settings::Endpoint;
+
+/// Most webhooks of an application.
+const MAX_WEBHOOKS: usize = 16;
+/// Most secrets of a webhook: one, and those it replaces.
+const MAX_SECRETS: usize = 8;
+/// Longest address in bytes.
+const MAX_URL: usize = 2048;
+/// Bytes of a secret, from Standard Webhooks 1.0.
+const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
+
+const WEBHOOK: Shape = Shape {
+    title: "[[application.webhook]]",
+    keys: &[
+        ("url", r#""https://shop.example/hook""#),
+        ("secrets", r#"["env:WEBHOOK_SECRET"]"#),
+        ("events", r#"["verification.*"]"#),
+        ("allow_private", "false"),
+    ],
+};
+
+/// Types that later versions send.
+const LATER_EVENTS: [&str; 13] = [
+    "verification.fallback_started",
+    "verification.fallback_delivered",
+    "verification.fallback_failed",
+    "call.unmatched",
+    "call.repeated",
+    "call.mismatched",
+    "trunk.up",
+    "trunk.down",
+    "trunk.quiet",
+    "number.exhausted",
+    "delivery.exhausted",
+    "certificate.expiring",
+    "endpoint.disabled",
+];
+/// Families of which later versions send something.
+const LATER_FAMILIES: [&str; 7] = ["call.", "trunk.", "number.", "delivery.", "certificate.", "fraud.", "endpoint."];
+
+/// Reads the webhooks of an application; `None` where a fault was told, or where the application's name or mode is
+/// unknown for one.
+pub(super) fn read(application: &Section<'_>, name: Option<&str>, live: Option<bool>) -> Option<Vec<Endpoint>> {
+    let sections = application.tables("webhook", &WEBHOOK)?;
+    if let Some(first) = sections.get(MAX_WEBHOOKS) {
+        let count = sections.len();
+        first.tell(&first.span, Fault::TooMany { what: "webhooks", count, max: MAX_WEBHOOKS });
+    }
+    let mut lines: HashMap<Uri, usize> = HashMap::new();
+    let mut endpoints = Vec::new();
+    for section in sections.iter().take(MAX_WEBHOOKS) {
+        let mut place = section.span.clone();
+        let allow_private = private_allowed(section, live);
+        let url = section.text("url").and_then(|text, span| {
+            place = span.clone();
+            url(section, text, span, allow_private)
+        });
+        let url = section.required("url", url);
+        if let Some(url) = &url {
+            if let Some(first) = lines.get(url) {
+                section.tell(&place, Fault::SameUrl { line: *first });
+            } else {
+                lines.insert(url.clone(), section.line(&place));
+            }
+        }
+        let secrets = secrets(section);
+        let events = events(section);
+        let build = || {
+            let (name, url) = (name?, url?);
+            Some(Endpoint {
+                id: EndpointId(Arc::from(format!("{name} {url}"))),
+                application: name.to_owned(),
+                url,
+                secrets: secrets?,
+                events: events?,
+                allow_private: allow_private?,
+            })
+        };
+        endpoints.push(build());
+    }
+    endpoints.into_iter().collect()
+}
+
+/// A sandbox may call its own machine unless told otherwise.
+fn private_allowed(section: &Section<'_>, live: Option<bool>) -> Option<bool> {
+    if section.lacks("allow_private") { live.map(|live| !live) } else { section.boolean("allow_private").or(false) }
+}
+
+fn url(section: &Section<'_>, text: &str, span: &Span, allow_private: Option<bool>) -> Option<Uri> {
+    let parsed: Option<Uri> = (text.len() <= MAX_URL).then(|| text.parse().ok()).flatten();
+    let told = |fault| {
+        section.tell(span, fault);
+        None
+    };
+    let usable = parsed.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && !text.contains('#'));
+    let Some((uri, host)) = usable.and_then(|uri| uri.host().map(str::to_owned).map(|host| (uri, host))) else {
+        return told(Fault::Url);
+    };
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return told(Fault::UrlUser);
+    }
+    if host.is_empty() || has_bad_port(&uri) {
+        return told(Fault::Url);
+    }
+    // Where it is unknown what is allowed, that fault is told already.
+    if allow_private == Some(false) {
+        if is_private(&host) {
+            return told(Fault::PrivateHost { host: Quoted::new(host) });
+        }
+        if uri.scheme_str() == Some("http") {
+            return told(Fault::PlainHttp);
+        }
+    }
+    Some(uri)
+}
+
+/// Whether a port is written that is none: `Uri` keeps such text.
+fn has_bad_port(uri: &Uri) -> bool {
+    let Some(authority) = uri.authority() else { return true };
+    let behind_host = authority.as_str().rsplit(']').next().unwrap_or_default();
+    behind_host.contains(':') && authority.port_u16().is_none_or(|port| port == 0)
+}
+
+/// Whether `host` is this machine by name, or an address that is not on the public internet (RFC 6890). Names that
+/// lead to such addresses are found at each attempt.
+fn is_private(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let name = bare.trim_end_matches('.').to_ascii_lowercase();
+    if name == "localhost" || name.ends_with(".localhost") {
+        return true;
+    }
+    let Ok(ip) = name.parse::<IpAddr>() else { return false };
+    let ip = ip.to_canonical();
+    let v4 = |a, b, c, d, prefix| IpNet::V4(Ipv4Net::new_assert([a, b, c, d].into(), prefix));
+    let v6 = |first: u16, second: u16, prefix| {
+        IpNet::V6(Ipv6Net::new_assert([first, second, 0, 0, 0, 0, 0, 0].into(), prefix))
+    };
+    let special = [
+        v4(0, 0, 0, 0, 8),
+        v4(10, 0, 0, 0, 8),
+        v4(100, 64, 0, 0, 10),
+        v4(127, 0, 0, 0, 8),
+        v4(169, 254, 0, 0, 16),
+        v4(172, 16, 0, 0, 12),
+        v4(192, 0, 0, 0, 24),
+        v4(192, 168, 0, 0, 16),
+        v4(198, 18, 0, 0, 15),
+        v4(224, 0, 0, 0, 3),
+        v6(0, 0, 64),
+        v6(0x64, 0xff9b, 32),
+        v6(0xfc00, 0, 7),
+        v6(0xfe80, 0, 10),
+        v6(0xff00, 0, 8),
+    ];
+    special.iter().any(|network| network.contains(&ip))
+}
+
+fn secrets(section: &Section<'_>) -> Option<Vec<SecretSlice<u8>>> {
+    let list = section.required("secrets", section.some_words("secrets"))?;
+    if let Some(first) = list.words.get(MAX_SECRETS) {
+        let count = list.words.len();
+        section.tell(&first.span, Fault::TooMany { what: "secrets", count, max: MAX_SECRETS });
+        return None;
+    }
+    let secret = |word: &Word<'_>| {
+        let decoded = section
+            .secrets()
+            .resolve(word.text)
+            .and_then(|text| parse_secret(text.expose_secret()).map_err(|fault| Fault::WebhookSecret { fault }));
+        decoded.map_err(|fault| section.tell(&word.span, fault)).ok()
+    };
+    let read: Vec<_> = list.words.iter().map(secret).collect();
+    read.into_iter().collect::<Option<Vec<_>>>().filter(|_| list.whole)
+}
+
+/// Reads `whsec_` and base64.
+fn parse_secret(text: &str) -> Result<SecretSlice<u8>, SecretFault> {
+    let encoded = text.strip_prefix("whsec_").ok_or(SecretFault::NoPrefix)?;
+    let bytes = STANDARD.decode(encoded).map_err(|_| SecretFault::NotBase64)?;
+    if SECRET_BYTES.contains(&bytes.len()) { Ok(bytes.into()) } else { Err(SecretFault::Length(bytes.len())) }
+}
+
+fn events(section: &Section<'_>) -> Option<Vec<EventType>> {
+    let entry = section.some_words("events").and_then(|list, _| {
+        let mut wanted = [false; EventType::ALL.len()];
+        let mut whole = list.whole;
+        for word in &list.words {
+            let matched = matching(word.text);
+            whole &= matched.iter().any(|matches| *matches);
+            if !matched.contains(&true) {
+                section.tell(&word.span, event_fault(word.text));
+            }
+            wanted.iter_mut().zip(matched).for_each(|(wanted, matches)| *wanted |= matches);
+        }
+        let chosen = EventType::ALL.into_iter().zip(wanted).filter(|(_, wanted)| *wanted).map(|(event, _)| event);
+        whole.then(|| chosen.collect())
+    });
+    entry.or(EventType::ALL.into_iter().filter(|event| event.is_terminal()).collect())
+}
+
+/// Which of the types a pattern means: `*`, a family such as `verification.*`, or one type.
+fn matching(pattern: &str) -> [bool; EventType::ALL.len()] {
+    EventType::ALL.map(|event| match pattern.strip_suffix('*') {
+        Some("") => true,
+        Some(family) => family.ends_with('.') && event.as_str().starts_with(family),
+        None => event.as_str() == pattern,
+    })
+}
+
+fn event_fault(text: &str) -> Fault {
+    let later = LATER_EVENTS.contains(&text)
+        || LATER_FAMILIES.iter().any(|family| text.strip_prefix(family).is_some_and(|rest| rest == "*"))
+        || text.starts_with("fraud.");
+    if later {
+        return Fault::NotInThisVersion { what: Quoted::new(text).to_string(), instead: "remove it".to_owned() };
+    }
+    let words: Vec<&'static str> =
+        ["*", "verification.*"].into_iter().chain(EventType::ALL.map(EventType::as_str)).collect();
+    // A type without its family is the usual slip.
+    let bare = words.iter().copied().find(|word| word.strip_prefix("verification.") == Some(text));
+    let nearest = bare.or_else(|| nearest(text, words.iter().copied().filter(|word| *word != "*")));
+    Fault::UnknownWord { key: "events", word: Quoted::new(text), nearest, words }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn private_hosts_are_known_in_all_their_forms() {
+        for host in [
+            "localhost",
+            "a.localhost",
+            "LOCALHOST.",
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.31.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "[::1]",
+            "[::]",
+            "[fd00::1]",
+            "[fe80::1]",
+            "[::ffff:10.0.0.1]",
+        ] {
+            assert!(is_private(host), "{host}");
+        }
+        for host in ["shop.example", "198.51.100.7", "[2001:db8::1]", "172.32.0.1", "localhost.example"] {
+            assert!(!is_private(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn secrets_have_24_to_64_bytes() {
+        let text = |bytes: usize| format!("whsec_{}", STANDARD.encode(vec![7; bytes]));
+        let fault = |text: &str| parse_secret(text).err();
+        assert_eq!(fault(&text(24)), None);
+        assert_eq!(fault(&text(64)), None);
+        assert_eq!(fault(&text(23)), Some(SecretFault::Length(23)));
+        assert_eq!(fault(&text(65)), Some(SecretFault::Length(65)));
+        assert_eq!(fault("whsec_***"), Some(SecretFault::NotBase64));
+        assert_eq!(fault("secret"), Some(SecretFault::NoPrefix));
+    }
+
+    #[test]
+    fn patterns_name_the_types_they_cover() {
+        let count = |pattern| matching(pattern).into_iter().filter(|matches| *matches).count();
+        assert_eq!(count("*"), EventType::ALL.len());
+        assert_eq!(count("verification.*"), EventType::ALL.len());
+        assert_eq!(count("verification.verified"), 1);
+        assert_eq!(count("verification*"), 0);
+        assert_eq!(count("call.*"), 0);
+    }
+}
