@@ -1,0 +1,372 @@
+//! The configuration: the shipped file, its defaults, and what broken files are told.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use ringproof::call::assurance::Assurance;
+use ringproof::call::event::{CallerSource, TrunkId};
+use ringproof::call::trunk::{DidSource, Forwarded, Reject, Restricted, Scope, Trust};
+use ringproof::config::{ConfigErrors, Configuration, effective, load, parse};
+use ringproof::outbox::event::EventType;
+use ringproof::verify::settings::{ApplicationId, Rate};
+use secrecy::ExposeSecret;
+
+const SHIPPED: &str = include_str!("../config.toml");
+const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+#[test]
+fn shipped_file_has_the_documented_defaults() {
+    let configuration = load(&root().join("config.toml")).unwrap();
+    assert_eq!(configuration.node_name, "edge-1");
+    assert_eq!(configuration.data_dir, Path::new("ringproof-data"));
+    assert_eq!(configuration.sip.listen, [address("127.0.0.1:5060")]);
+    assert!(configuration.sip.workers >= 1);
+    assert_eq!(configuration.sip.recent_calls, 1_048_576);
+    assert_eq!(configuration.sip.drain, Duration::from_secs(30));
+
+    let trunk = &configuration.trunks[0];
+    assert_eq!(trunk.name, "local");
+    assert_eq!(trunk.dialplan.country(), "SA");
+    assert_eq!(trunk.scope, Scope::National);
+    assert_eq!(trunk.path, ringproof::call::trunk::Path::Private);
+    assert_eq!(trunk.reject, Reject { code: 486, phrase: "Busy Here".into(), q850: Some(17) });
+    assert_eq!(trunk.sources, [CallerSource::Pai, CallerSource::From]);
+    assert_eq!(trunk.asserted_trust, Trust::Operator);
+    assert_eq!(trunk.restricted, Restricted::MatchOnly);
+    assert_eq!(trunk.did, DidSource::RequestUri);
+    assert_eq!(trunk.forwarded, Forwarded::Refuse);
+    let peers = ["127.0.0.0/8", "::1/128"].map(|network| (network.parse().unwrap(), TrunkId(0)));
+    assert_eq!(configuration.peers, peers);
+
+    assert_eq!(configuration.verify.trunks, ["local"]);
+    let [range] = configuration.verify.numbers.ranges() else { panic!("one range") };
+    assert_eq!((range.first.to_string().as_str(), range.count), ("+966115000000", 100));
+    assert_eq!((&range.trunks[..], &range.applications[..]), (&[TrunkId(0)][..], &[ApplicationId(0)][..]));
+    assert_eq!(range.cool_down, Duration::from_secs(60));
+
+    let application = &configuration.verify.applications[0];
+    assert_eq!((application.name.as_str(), application.live), ("demo", false));
+    assert_eq!(application.ttl, Duration::from_secs(120));
+    assert_eq!(application.minimum_assurance, Assurance::C);
+    let rate = |count| Some(Rate { count, per: Duration::from_secs(600) });
+    assert_eq!(application.limits.creates_per_phone, rate(5));
+    assert_eq!(application.limits.creates_per_client_ip, rate(20));
+    assert_eq!(application.limits.creates_per_second, None);
+    assert_eq!(application.limits.pending_per_phone, 3);
+    assert!(configuration.keys.is_empty() && configuration.webhooks.is_empty());
+
+    assert_eq!(configuration.api_listen, address("127.0.0.1:8080"));
+    assert_eq!(configuration.admin_listen, address("127.0.0.1:9090"));
+    assert!(configuration.admin_token.is_none());
+    assert_eq!(configuration.retention, Duration::from_secs(30 * 86_400));
+}
+
+#[test]
+fn commented_keys_of_the_shipped_file_are_the_defaults() {
+    let shipped = effective(&read(SHIPPED).unwrap());
+    let mut defaults = 0;
+    for (index, line) in SHIPPED.lines().enumerate() {
+        let Some(key) = commented_key(line) else { continue };
+        if line.contains("# not in this version") || line.contains("default: none") || in_webhook(index) {
+            continue;
+        }
+        defaults += 1;
+        let configuration = read(&with_line(index, key)).unwrap_or_else(|errors| panic!("{errors}"));
+        assert_eq!(effective(&configuration), shipped, "{line}");
+    }
+    assert!(defaults >= 15, "{defaults}");
+}
+
+#[test]
+fn keys_of_later_versions_are_told_as_such() {
+    let mut later = 0;
+    for (index, line) in SHIPPED.lines().enumerate().filter(|(_, line)| line.contains("# not in this version")) {
+        let key = commented_key(line).unwrap_or_else(|| panic!("{line}"));
+        let errors = read(&with_line(index, key)).unwrap_err().to_string();
+        assert!(errors.contains("is not in this version") && errors.lines().count() == 1, "{line}\n{errors}");
+        later += 1;
+    }
+    assert_eq!(later, 8);
+}
+
+#[test]
+fn the_webhook_of_the_shipped_file_is_a_working_one() {
+    let lines = SHIPPED.lines().enumerate().map(|(index, line)| match line.strip_prefix("# ") {
+        Some(key) if in_webhook(index) => key,
+        _ => line,
+    });
+    let configuration = read(&lines.collect::<Vec<_>>().join("\n")).unwrap_or_else(|errors| panic!("{errors}"));
+    let [endpoint] = &configuration.webhooks[..] else { panic!("one webhook") };
+    assert_eq!(endpoint.application, "demo");
+    assert!(endpoint.allow_private);
+    let terminal: Vec<EventType> = EventType::ALL.into_iter().filter(|event| event.is_terminal()).collect();
+    assert_eq!(endpoint.events, terminal);
+    assert_eq!(endpoint.secrets[0].expose_secret(), (0u8..32).collect::<Vec<_>>());
+    let shown = effective(&configuration);
+    assert!(shown.contains("whsec_***") && !shown.contains(&SECRET[6..]), "{shown}");
+}
+
+#[test]
+fn everything_a_file_can_say_is_read() {
+    let configuration = read(&full()).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(configuration.sip.listen, [address("0.0.0.0:5060"), address("[::]:5060")]);
+    assert_eq!(configuration.sip.workers, 3);
+    let trunk = &configuration.trunks[1];
+    assert_eq!(trunk.reject, Reject { code: 603, phrase: "No, thank you".into(), q850: None });
+    assert_eq!(trunk.sources, [CallerSource::From]);
+    assert_eq!(trunk.asserted_trust, Trust::OnNet);
+    assert_eq!(
+        configuration.trunks[0].reject,
+        Reject { code: 480, phrase: "Temporarily Unavailable".into(), q850: Some(18) }
+    );
+    let shop = &configuration.verify.applications[1];
+    assert_eq!((shop.live, shop.minimum_assurance), (true, Assurance::B));
+    assert_eq!(shop.limits.creates_per_phone, None);
+    assert_eq!(shop.limits.creates_per_second, Some(50));
+    assert_eq!(configuration.keys[0].application, ApplicationId(1));
+    assert_eq!(configuration.keys[0].hash, [0xab; 32]);
+    assert_eq!(configuration.admin_token.as_ref().unwrap().expose_secret(), "from-outside");
+    let [first, second] = &configuration.webhooks[..] else { panic!("two webhooks") };
+    assert_eq!((first.secrets.len(), first.events.len()), (2, EventType::ALL.len()));
+    assert_eq!(second.events, [EventType::Verified, EventType::LateCall]);
+    assert!(!first.allow_private && second.allow_private);
+    assert_ne!(first.id, second.id);
+}
+
+#[test]
+fn effective_settings_read_back_as_themselves() {
+    for text in [SHIPPED.to_owned(), full()] {
+        let shown = effective(&read(&text).unwrap());
+        for secret in [&SECRET[6..], "from-outside", &"ab".repeat(32)] {
+            assert!(!shown.contains(secret), "{shown}");
+        }
+        // What is masked has to be filled in again.
+        let filled = shown
+            .replace("whsec_***", SECRET)
+            .replace("sha256:abababab..", &format!("sha256:{}", "ab".repeat(32)))
+            .replace("?***", "?token=1");
+        let again = read(&filled).unwrap_or_else(|errors| panic!("{errors}\n{filled}"));
+        assert_eq!(effective(&again), shown);
+    }
+}
+
+#[test]
+fn broken_files_are_told_each_fault_with_its_place() {
+    let directory = root().join("tests/broken-configs");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let (mut broken, mut different) = (0, String::new());
+    for file in files.iter().filter(|file| file.extension().is_some_and(|extension| extension == "toml")) {
+        broken += 1;
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let errors = match parse(&std::fs::read_to_string(file).unwrap(), name, &env) {
+            Ok(_) => panic!("{name} is accepted"),
+            Err(errors) => format!("{errors}\n"),
+        };
+        let expected = file.with_extension("txt");
+        if std::env::var_os("UPDATE_EXPECTED").is_some() {
+            std::fs::write(&expected, &errors).unwrap();
+        }
+        if std::fs::read_to_string(&expected).unwrap_or_default() != errors {
+            let _ = write!(different, "{name} is told:\n{errors}\n");
+        }
+    }
+    assert!(broken >= 10, "{broken}");
+    assert!(different.is_empty(), "{different}");
+}
+
+#[test]
+fn ten_faults_are_told_at_once_and_in_file_order() {
+    let text = include_str!("broken-configs/ten-at-once.toml");
+    let errors = parse(text, "ten-at-once.toml", &env).unwrap_err();
+    let places: Vec<_> = errors.faults().iter().map(|located| located.place.unwrap()).collect();
+    assert_eq!(places.len(), 10, "{errors}");
+    assert!(places.is_sorted(), "{errors}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_told_without_a_line() {
+    let errors = load(Path::new("no-such-file.toml")).unwrap_err();
+    assert!(errors.to_string().starts_with("no-such-file.toml: cannot be read: "), "{errors}");
+}
+
+#[test]
+fn secrets_and_keys_are_in_no_fault() {
+    let keys = ["rp_live_verysecret", "sha256:verysecret", "verysecret"];
+    let secrets = ["whsec_verysecret", "verysecret", "whsec_dmVyeXNlY3JldA=="];
+    for (key, secret) in keys.into_iter().zip(secrets) {
+        let text = SHIPPED.replace("# keys = []", &format!("keys = [\"{key}\"]"))
+            + &format!(
+                "\n[[application.webhook]]\nurl = \"https://u:verysecret@h.example/\"\nsecrets = [\"{secret}\"]"
+            );
+        let errors = read(&text).unwrap_err();
+        assert!(errors.faults().len() == 3, "{errors}");
+        for part in ["verysecret", "dmVyeXNlY3JldA"] {
+            assert!(!errors.to_string().contains(part) && !format!("{errors:?}").contains(part), "{errors:?}");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_or_refused(text in "\\PC{0,200}|[\\[\\]{}=\",.#a-z0-9\\n ]{0,200}") {
+        check_total(&text);
+    }
+
+    #[test]
+    fn any_change_of_the_shipped_file_is_read_or_refused(
+        changes in prop::collection::vec((0usize..12_000, 0usize..60, "[\\[\\]{}=\",.#a-z0-9/:\\n \u{e9}-]{0,6}"), 1..6),
+        full_file: bool,
+    ) {
+        let mut text = if full_file { full() } else { SHIPPED.to_owned() };
+        for (at, length, new) in changes {
+            let start = floor(&text, at % (text.len() + 1));
+            let end = floor(&text, (start + length).min(text.len())).max(start);
+            text.replace_range(start..end, &new);
+        }
+        check_total(&text);
+    }
+
+    #[test]
+    fn any_line_may_be_moved_or_doubled(from in 0usize..200, to in 0usize..200, keep: bool) {
+        let full = full();
+        let mut lines: Vec<&str> = full.lines().collect();
+        let from = from % lines.len();
+        let line = if keep { lines[from] } else { lines.remove(from) };
+        let to = to % (lines.len() + 1);
+        lines.insert(to, line);
+        check_total(&lines.join("\n"));
+    }
+}
+
+/// Reading ends, every fault is one line, and what is accepted can be shown.
+fn check_total(text: &str) {
+    match read(text) {
+        Ok(configuration) => assert!(!effective(&configuration).is_empty()),
+        Err(errors) => {
+            assert!(!errors.faults().is_empty());
+            assert_eq!(errors.to_string().lines().count(), errors.faults().len(), "{errors}");
+        }
+    }
+}
+
+fn floor(text: &str, at: usize) -> usize {
+    (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap()
+}
+
+fn read(text: &str) -> Result<Configuration, ConfigErrors> {
+    parse(text, "config.toml", &env)
+}
+
+fn env(name: &str) -> Option<String> {
+    match name {
+        "WEBHOOK_SECRET" => Some(SECRET.to_owned()),
+        "ADMIN_TOKEN" => Some("from-outside".to_owned()),
+        "EMPTY" => Some(String::new()),
+        _ => None,
+    }
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+/// The line without its comment sign where a key stands behind it.
+fn commented_key(line: &str) -> Option<&str> {
+    let rest = line.strip_prefix("# ")?;
+    let (key, _) = rest.split_once('=')?;
+    key.trim_end().bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_').then_some(rest)
+}
+
+/// Whether the line is of the commented webhook section, whose keys make sense together only.
+fn in_webhook(index: usize) -> bool {
+    let header = SHIPPED.lines().position(|line| line.starts_with("# [[application.webhook]]")).unwrap();
+    let end = SHIPPED.lines().position(|line| line == "[api]").unwrap();
+    (header..end).contains(&index)
+}
+
+/// The shipped file with the line at `index` replaced.
+fn with_line(index: usize, new: &str) -> String {
+    let lines = SHIPPED.lines().enumerate().map(|(place, line)| if place == index { new } else { line });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// A file that uses what the shipped one leaves at its default.
+fn full() -> String {
+    let key = "ab".repeat(32);
+    format!(
+        r#"[node]
+name = "edge_2"
+data_dir = "/var/lib/ringproof"
+[sip]
+listen = ["udp://0.0.0.0:5060", "udp://[::]:5060"]
+workers = 3
+recent_calls = 4096
+drain_seconds = 0
+[[trunk]]
+name = "local"
+peers = ["127.0.0.1"]
+country = "GB"
+reject = 480
+did = {{ source = "to" }}
+forwarded = "flag"
+confirm = "invite"
+mode = "reject"
+limits = {{ calls_per_second = 0, concurrent = 0 }}
+[[trunk]]
+name = "carrier-a"
+peers = ["192.0.2.0/24", "2001:db8::/32", "192.0.2.128/25"]
+country = "DE"
+scope = "international"
+path = "public"
+reject = {{ code = 603, phrase = "No, thank you", q850 = 0 }}
+[trunk.cli]
+sources = ["from"]
+asserted_trust = "on-net"
+restricted = "refuse"
+number_format = "e164_noplus"
+[[number]]
+range = "+442079460000/1000"
+trunks = ["local", "carrier-a"]
+applications = ["demo"]
+[[number]]
+e164 = "+4930901820"
+trunks = ["carrier-a"]
+applications = ["shop"]
+cool_down_seconds = 0
+[[application]]
+name = "demo"
+[[application]]
+name = "shop"
+mode = "live"
+keys = ["sha256:{key}"]
+ttl_seconds = 300
+limits = {{ creates_per_phone = 0, creates_per_client_ip = "0", creates_per_second = 50, pending_per_phone = 1 }}
+[[application.webhook]]
+url = "https://shop.example/hook?token=1"
+secrets = ["{SECRET}", "env:WEBHOOK_SECRET"]
+events = ["verification.*"]
+[[application.webhook]]
+url = "http://10.0.0.1:9100/hook"
+secrets = ["env:WEBHOOK_SECRET"]
+events = ["verification.late_call", "verification.verified"]
+allow_private = true
+[api]
+listen = "0.0.0.0:8080"
+[admin]
+listen = "0.0.0.0:9090"
+token = "env:ADMIN_TOKEN"
+[store]
+engine = "embedded"
+[retention]
+verifications = "36h"
+"#
+    )
+}
