@@ -82,7 +82,7 @@ pub(super) fn read(root: &Section<'_>) -> Option<Configuration> {
 
 fn data_dir(node: &Section<'_>, text: &str, span: &Span) -> Option<PathBuf> {
     if text.is_empty() || text.len() > MAX_PATH || text.contains('\0') {
-        node.tell(span, Fault::Empty { key: "data_dir", example: r#""ringproof-data""# });
+        node.tell(span, Fault::DataDir { max: MAX_PATH });
         return None;
     }
     Some(PathBuf::from(text))

@@ -176,7 +176,7 @@ fn short(time: Duration) -> String {
         return humantime::format_duration(time).to_string();
     }
     let units = [(86_400, "d"), (3600, "h"), (60, "m")];
-    let (unit, letter) = units.into_iter().find(|(unit, _)| seconds % unit == 0).unwrap_or((1, "s"));
+    let (unit, letter) = units.into_iter().find(|(unit, _)| seconds.is_multiple_of(*unit)).unwrap_or((1, "s"));
     format!("{}{letter}", seconds / unit)
 }
 

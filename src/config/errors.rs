@@ -6,6 +6,9 @@ use std::ops::Range;
 
 use super::fault::Fault;
 
+/// Most faults that are told at once.
+const MAX_TOLD: usize = 1000;
+
 /// Bytes of the file that a fault is about.
 pub(super) type Span = Range<usize>;
 
@@ -70,7 +73,7 @@ pub(super) struct Faults<'t> {
     text: &'t str,
     /// Offset of each line's first byte.
     lines: Vec<usize>,
-    told: RefCell<Vec<(usize, Fault)>>,
+    told: RefCell<Vec<(Span, Fault)>>,
 }
 
 impl<'t> Faults<'t> {
@@ -81,7 +84,7 @@ impl<'t> Faults<'t> {
 
     /// Notes a fault.
     pub(super) fn tell(&self, span: &Span, fault: Fault) {
-        self.told.borrow_mut().push((span.start, fault));
+        self.told.borrow_mut().push((span.clone(), fault));
     }
 
     /// The line in which `span` begins, from 1.
@@ -91,18 +94,40 @@ impl<'t> Faults<'t> {
 
     /// Everything told, sorted. `syntax` are faults of the grammar: what may only follow from one of them is left out.
     pub(super) fn into_errors(self, file: &str, syntax: Vec<(Span, Fault)>) -> Option<ConfigErrors> {
-        let mut told = self.told.take();
-        // A key written twice leaves the first one in force, so nothing follows from it.
-        let torn = syntax
-            .iter()
-            .any(|(_, fault)| !matches!(fault, Fault::Syntax { message } if message.starts_with("duplicate key")));
         let lines: Vec<usize> = syntax.iter().map(|(span, _)| self.line(span)).collect();
-        told.retain(|(start, fault)| !(torn && fault.is_absence()) && !lines.contains(&self.line(&(*start..*start))));
+        // A key written twice leaves one of the two in force, so nothing is missing; of sections written twice in
+        // different ways one is lost.
+        let mut torn = false;
+        let mut header_torn = false;
+        for ((_, fault), line) in syntax.iter().zip(&lines) {
+            let text = self.text[self.lines[line - 1]..].trim_start();
+            let doubled = *fault == Fault::Doubled;
+            torn |= !doubled || text.starts_with("[[");
+            header_torn |= text.starts_with("[[") || !doubled && text.starts_with('[');
+        }
+        let swallowed_from = syntax.iter().find(|(_, fault)| *fault == Fault::OpenList).map(|(span, _)| span.start);
+        let mut told: Vec<(usize, Fault)> = Vec::new();
+        for (span, fault) in self.told.take() {
+            let (first, last) = (self.line(&span), self.line(&(span.end..span.end)));
+            let follows = torn && fault.is_absence()
+                || header_torn && fault.is_misplacement()
+                || swallowed_from.is_some_and(|start| span.start >= start)
+                || lines.iter().any(|line| (first..=last).contains(line));
+            if !follows {
+                told.push((span.start, fault));
+            }
+        }
         told.extend(syntax.into_iter().map(|(span, fault)| (span.start, fault)));
         told.sort_by_key(|(start, _)| *start);
         told.dedup();
         if told.is_empty() {
             return None;
+        }
+        if told.len() > MAX_TOLD {
+            let count = told.len() - MAX_TOLD;
+            let start = told[MAX_TOLD].0;
+            told.truncate(MAX_TOLD);
+            told.push((start, Fault::More { count }));
         }
         let faults = told.into_iter().map(|(start, fault)| Located { place: Some(self.place(start)), fault }).collect();
         Some(ConfigErrors { file: file.to_owned(), faults })

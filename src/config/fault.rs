@@ -23,8 +23,16 @@ pub enum Fault {
     TooLarge { max: u64 },
     #[error("is not UTF-8 text from byte {offset} on; save it as UTF-8")]
     NotText { offset: usize },
-    #[error("{message}")]
+    #[error("{} more faults are not shown; correct these first", .count)]
+    More { count: usize },
+    #[error("this is no TOML: {message}")]
     Syntax { message: String },
+    #[error("this is no value; a text stands in quotes, such as `\"edge-1\"`")]
+    NoValue,
+    #[error("the list before this is not closed; write `]` behind its last element")]
+    OpenList,
+    #[error("this key or section is there already; keep one of them")]
+    Doubled,
 
     // Keys and types.
     #[error("unknown key `{key}` in {section}; {}", DidYouMean(*.nearest, .known))]
@@ -61,6 +69,8 @@ pub enum Fault {
     SameName { what: &'static str, name: String, line: usize },
 
     // Listeners.
+    #[error("`data_dir` must be a path of 1 to {max} bytes, such as `data_dir = \"ringproof-data\"`")]
+    DataDir { max: usize },
     #[error("`{text}` is no listener; write transport, IP address and port, such as `{example}`")]
     Listener { text: Quoted, example: String },
     #[error("`{text}` is no IP address with port; write for example `{example}`")]
@@ -101,9 +111,7 @@ pub enum Fault {
     Range { text: Quoted },
     #[error("a range holds 1 to {max} numbers, not {count}; {}", if .count == "0" { "write at least `/1`" } else { "split it" })]
     RangeCount { count: String, max: u32 },
-    #[error(
-        "{count} numbers from `{first}` run out of the numbers of that length; {fit} fit, so write at most `{first}/{fit}`"
-    )]
+    #[error("{count} numbers from `{first}` leave its calling code; write at most `{first}/{fit}`")]
     RangeEnd { first: E164Shown, count: u32, fit: u64 },
     #[error("`range` and `e164` stand side by side; keep one of them")]
     RangeAndNumber,
@@ -186,14 +194,18 @@ pub enum SecretFault {
 }
 
 impl Fault {
-    /// Whether the fault is that something is not there, or not where it belongs. Where the file's grammar is broken,
-    /// such faults are likely to follow from that.
+    /// Whether the fault is that a key stands in a section where it does not belong. Where a section's header is
+    /// broken, that is likely to follow from it.
+    pub(super) fn is_misplacement(&self) -> bool {
+        matches!(self, Self::UnknownKey { .. } | Self::Brackets { .. })
+    }
+
+    /// Whether the fault is that something is not there. Where the file's grammar is broken, that is likely to follow
+    /// from it.
     pub(super) fn is_absence(&self) -> bool {
         matches!(
             self,
-            Self::UnknownKey { .. }
-                | Self::Brackets { .. }
-                | Self::Missing { .. }
+            Self::Missing { .. }
                 | Self::Empty { .. }
                 | Self::NoSection { .. }
                 | Self::TokenNeeded { .. }

@@ -155,6 +155,7 @@ fn socket_address(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// `Some(None)` is no token, `None` a fault.
+#[allow(clippy::option_option, reason = "no token and a broken one are two things")]
 fn token(section: &Section<'_>) -> Option<Option<SecretString>> {
     section
         .text("token")

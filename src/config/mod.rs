@@ -17,6 +17,7 @@ mod reference;
 mod reject;
 mod secret;
 mod section;
+mod syntax;
 mod trunk;
 mod webhook;
 
@@ -122,6 +123,18 @@ pub fn parse(text: &str, file_name: &str, env: &dyn Fn(&str) -> Option<String>) 
     read(text, file_name, directory, env)
 }
 
+/// What is allowed and yet deserves a second look, one line each.
+#[must_use]
+pub fn warnings(configuration: &Configuration) -> Vec<String> {
+    let public = configuration.trunks.iter().filter(|trunk| trunk.path == crate::call::trunk::Path::Public);
+    public
+        .map(|trunk| {
+            let name = &trunk.name;
+            format!("trunk `{name}` has a public UDP path: whoever forges a peer's address can place its calls, so they prove assurance C at most")
+        })
+        .collect()
+}
+
 fn read_text(path: &Path) -> Result<String, Fault> {
     use std::io::Read;
 
@@ -142,17 +155,12 @@ fn read(
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Configuration, ConfigErrors> {
     let (table, errors) = DeTable::parse_recoverable(text);
-    let syntax = errors.iter().map(|error| {
-        let message = Quoted::new(error.message().replace('\n', "; ")).to_string();
-        (error.span().unwrap_or_default(), Fault::Syntax { message })
-    });
-    let syntax = syntax.collect();
     let reading = section::Reading { faults: errors::Faults::new(text), secrets: secret::Sources { env, directory } };
     let configuration = {
         let root = section::Section::new(table.get_ref(), 0..0, &document::ROOT, &reading);
         document::read(&root)
     };
-    match (reading.faults.into_errors(file_name, syntax), configuration) {
+    match (reading.faults.into_errors(file_name, syntax::faults(text, &errors)), configuration) {
         (None, Some(configuration)) => Ok(configuration),
         (Some(errors), _) => Err(errors),
         (None, None) => unreachable!("whatever is left out of a configuration has told its fault"),

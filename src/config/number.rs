@@ -9,6 +9,8 @@ use crate::e164::{E164, NumberError};
 
 /// Most `[[number]]` sections.
 const MAX_RANGES: usize = 10_000;
+/// Most names in a list of trunks or applications.
+const MAX_NAMES: usize = 1024;
 /// Most numbers in one range.
 const MAX_COUNT: u32 = 1_000_000;
 
@@ -87,7 +89,11 @@ fn number<'c>(section: &Section<'c>) -> Draft<'c> {
         _ => None,
     };
     let once = |key| {
-        section.some_words(key).and_then(|mut list: Words<'c>, _| {
+        section.some_words(key).and_then(|mut list: Words<'c>, span| {
+            if list.words.len() > MAX_NAMES {
+                section.tell(span, Fault::TooMany { what: "names", count: list.words.len(), max: MAX_NAMES });
+                return None;
+            }
             let mut seen: Vec<&str> = Vec::new();
             list.words.retain(|word| {
                 let fresh = !seen.contains(&word.text);
@@ -136,16 +142,19 @@ fn range(section: &Section<'_>, text: &str, span: &Span) -> Option<Range> {
         return None;
     };
     let first = first?;
-    // The next number would have one digit more: another length, or another calling code altogether.
-    let end = 10u64.pow(first.as_u64().ilog10() + 1);
-    let fit = end - first.as_u64();
-    let leaves_code =
-        || first.offset(u64::from(count) - 1).is_ok_and(|last| last.country_code() != first.country_code());
-    if u64::from(count) > fit || leaves_code() {
-        section.tell(span, Fault::RangeEnd { first: E164Shown(first), count, fit: fit.min(u64::from(count) - 1) });
+    let fit = numbers_left(first);
+    if u64::from(count) > fit {
+        section.tell(span, Fault::RangeEnd { first: E164Shown(first), count, fit });
         return None;
     }
     Some(Range { first, count, span: span.clone() })
+}
+
+/// How many numbers there are from `first` on with its calling code and its length.
+fn numbers_left(first: E164) -> u64 {
+    let (number, code) = (first.as_u64(), u64::from(first.country_code()));
+    let behind_code = number.ilog10() - code.ilog10();
+    (code + 1) * 10u64.pow(behind_code) - number
 }
 
 /// Tells each range that shares a number with an earlier one, naming both.
@@ -164,5 +173,19 @@ fn check_overlaps(root: &Section<'_>, drafts: &[Draft<'_>]) {
         if widest.is_none_or(|before| range.last() > before.last()) {
             widest = Some(range);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_ends_with_its_calling_code() {
+        let left = |text: &str| numbers_left(text.parse().unwrap());
+        assert_eq!(left("+966999999990"), 10);
+        assert_eq!(left("+998999999999990"), 10);
+        assert_eq!(left("+19999999999"), 1);
+        assert_eq!(left("+966115000000"), 885_000_000);
     }
 }

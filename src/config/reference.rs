@@ -78,12 +78,11 @@ pub(super) fn connect(
     let (trunks, applications) = (trunks.unwrap_or_default(), applications.unwrap_or_default());
     let mut ranges = Vec::new();
     for draft in numbers.unwrap_or_default() {
-        let carried = match &draft.trunks {
-            Some(names) => trunk_names.look_up(root, names),
-            None => {
-                trunk_names.all_uses_known = false;
-                (Vec::new(), false)
-            }
+        let carried = if let Some(names) = &draft.trunks {
+            trunk_names.look_up(root, names)
+        } else {
+            trunk_names.all_uses_known = false;
+            (Vec::new(), false)
         };
         let served = match &draft.applications {
             Entry::Read(names, _) => application_names.look_up(root, names),

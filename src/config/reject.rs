@@ -16,13 +16,13 @@ const REJECT: Shape =
 /// Reads `reject` of a trunk: a code, or a table with code, phrase and cause.
 pub(super) fn read(trunk: &Section<'_>) -> Entry<Reject> {
     trunk.integer_or_table("reject", &REJECT).and_then(|value, span| match value {
-        Ok(code) => match parse_code(&code) {
-            Some(code) => Some(usual(code)),
-            None => {
+        Ok(code) => {
+            let parsed = parse_code(&code);
+            if parsed.is_none() {
                 trunk.tell(span, Fault::RejectCode { code: Quoted::new(code) });
-                None
             }
-        },
+            parsed.map(usual)
+        }
         Err(section) => table(&section),
     })
 }
@@ -58,7 +58,7 @@ fn parse_code(text: &str) -> Option<u16> {
     (matches!(code, 400..=499 | 600..=699) && !TAKEN.contains(&code)).then_some(code)
 }
 
-/// The refusal with `code` as its standard words it, with the cause that gateways map to it (RFC 3398 8.2.6.1).
+/// The refusal with `code` as its standard words it, with the cause that gateways map to it (RFC 3398).
 pub(super) fn usual(code: u16) -> Reject {
     let (phrase, q850) = match code {
         400 => ("Bad Request", None),
@@ -66,7 +66,7 @@ pub(super) fn usual(code: u16) -> Reject {
         403 => ("Forbidden", Some(21)),
         404 => ("Not Found", Some(1)),
         405 => ("Method Not Allowed", None),
-        406 => ("Not Acceptable", None),
+        406 | 606 => ("Not Acceptable", None),
         410 => ("Gone", None),
         413 => ("Request Entity Too Large", None),
         414 => ("Request-URI Too Long", None),
@@ -86,7 +86,6 @@ pub(super) fn usual(code: u16) -> Reject {
         600 => ("Busy Everywhere", Some(17)),
         603 => ("Decline", Some(21)),
         604 => ("Does Not Exist Anywhere", None),
-        606 => ("Not Acceptable", None),
         607 => ("Unwanted", None),
         608 => ("Rejected", None),
         _ => ("Call Refused", None),

@@ -282,7 +282,7 @@ impl<'c> Section<'c> {
                 return None;
             };
             let mut words = Words { words: Vec::with_capacity(list.len()), whole: true };
-            for element in list.iter() {
+            for element in list {
                 if let Some(text) = element.get_ref().as_str() {
                     words.words.push(Word { text, span: element.span() });
                 } else {
