@@ -1,4 +1,9 @@
 //! The configuration: the shipped file, its defaults, and what broken files are told.
+//!
+//! `tests/broken-configs/` holds broken files and, beside each, what it is told. After a wording changes,
+//! `UPDATE_EXPECTED=1 cargo test --test config` writes the `.txt` files anew: read their difference before it is kept.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -9,7 +14,7 @@ use proptest::prelude::*;
 use ringproof::call::assurance::Assurance;
 use ringproof::call::event::{CallerSource, TrunkId};
 use ringproof::call::trunk::{DidSource, Forwarded, Reject, Restricted, Scope, Trust};
-use ringproof::config::{ConfigErrors, Configuration, effective, load, parse};
+use ringproof::config::{ConfigErrors, Configuration, effective, load, parse, warnings};
 use ringproof::outbox::event::EventType;
 use ringproof::verify::settings::{ApplicationId, Rate};
 use secrecy::ExposeSecret;
@@ -45,13 +50,13 @@ fn shipped_file_has_the_documented_defaults() {
     let [range] = configuration.verify.numbers.ranges() else { panic!("one range") };
     assert_eq!((range.first.to_string().as_str(), range.count), ("+966115000000", 100));
     assert_eq!((&range.trunks[..], &range.applications[..]), (&[TrunkId(0)][..], &[ApplicationId(0)][..]));
-    assert_eq!(range.cool_down, Duration::from_secs(60));
+    assert_eq!(range.cool_down, Duration::from_mins(1));
 
     let application = &configuration.verify.applications[0];
     assert_eq!((application.name.as_str(), application.live), ("demo", false));
-    assert_eq!(application.ttl, Duration::from_secs(120));
+    assert_eq!(application.ttl, Duration::from_mins(2));
     assert_eq!(application.minimum_assurance, Assurance::C);
-    let rate = |count| Some(Rate { count, per: Duration::from_secs(600) });
+    let rate = |count| Some(Rate { count, per: Duration::from_mins(10) });
     assert_eq!(application.limits.creates_per_phone, rate(5));
     assert_eq!(application.limits.creates_per_client_ip, rate(20));
     assert_eq!(application.limits.creates_per_second, None);
@@ -61,7 +66,7 @@ fn shipped_file_has_the_documented_defaults() {
     assert_eq!(configuration.api_listen, address("127.0.0.1:8080"));
     assert_eq!(configuration.admin_listen, address("127.0.0.1:9090"));
     assert!(configuration.admin_token.is_none());
-    assert_eq!(configuration.retention, Duration::from_secs(30 * 86_400));
+    assert_eq!(configuration.retention, Duration::from_hours(30 * 24));
 }
 
 #[test]
@@ -188,6 +193,28 @@ fn ten_faults_are_told_at_once_and_in_file_order() {
 }
 
 #[test]
+fn what_is_too_many_is_told() {
+    let mut trunks = String::new();
+    for index in 0..65 {
+        let _ = write!(trunks, "[[trunk]]\nname = \"t{index}\"\npeers = [\"192.0.2.{index}\"]\ncountry = \"SA\"\n");
+    }
+    let errors = read(&format!("{trunks}{}", section("number"))).unwrap_err().to_string();
+    assert!(errors.contains("65 [[trunk]] are too many; at most 64"), "{errors}");
+
+    let networks: Vec<String> = (0..4097).map(|n| format!("\"10.{}.{}.0/24\"", n / 256, n % 256)).collect();
+    let peers = SHIPPED.replace("\"127.0.0.0/8\"", &networks.join(", "));
+    let errors = read(&peers).unwrap_err().to_string();
+    assert!(errors.contains("4098 peers are too many; at most 4096") && errors.lines().count() == 1, "{errors}");
+}
+
+#[test]
+fn a_public_path_is_warned_of() {
+    assert!(warnings(&read(SHIPPED).unwrap()).is_empty());
+    let [warning] = &warnings(&read(&full()).unwrap())[..] else { panic!("one warning") };
+    assert!(warning.contains("`carrier-a`"), "{warning}");
+}
+
+#[test]
 fn a_file_that_cannot_be_read_is_told_without_a_line() {
     let errors = load(Path::new("no-such-file.toml")).unwrap_err();
     assert!(errors.to_string().starts_with("no-such-file.toml: cannot be read: "), "{errors}");
@@ -296,6 +323,11 @@ fn in_webhook(index: usize) -> bool {
 fn with_line(index: usize, new: &str) -> String {
     let lines = SHIPPED.lines().enumerate().map(|(place, line)| if place == index { new } else { line });
     lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The shipped file from the section `[[name]]` on.
+fn section(name: &str) -> &'static str {
+    &SHIPPED[SHIPPED.find(&format!("[[{name}]]")).unwrap()..]
 }
 
 /// A file that uses what the shipped one leaves at its default.
