@@ -1,1 +1,16 @@
-//! To be written.
+//! Wiring: sockets, clocks, threads and signals around the application.
+//!
+//! Owns the order of start and stop, the SIP loops and the node's own files. Decides when a SIP answer leaves; what it
+//! says is the trunk's setting. Invariant: no INVITE is read before what was pending is back, and nothing that was
+//! accepted is dropped at a stop.
+
+pub mod clock;
+mod data_dir;
+mod peers;
+mod sandbox;
+mod serve;
+mod sip_answer;
+mod sip_worker;
+mod waiting;
+
+pub use serve::{ServeError, serve};

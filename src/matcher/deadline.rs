@@ -7,7 +7,7 @@ use super::pair::PairKey;
 
 /// A moment on the clock that counts from boot, sleep included, in milliseconds. Steps of the wall clock do not touch
 /// it, so a window is as long as it was meant to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct BootTime(pub u64);
 
 impl BootTime {

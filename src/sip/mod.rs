@@ -4,6 +4,7 @@
 //! clocks or tokio. Invariant: nothing that a peer sends makes it panic or allocate; what cannot be read is told apart
 //! by who must act on it.
 
+pub mod flow;
 pub mod message;
 pub mod transaction;
 pub mod uas;

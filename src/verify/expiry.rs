@@ -31,7 +31,7 @@ impl Verify {
         let mut tidy = interval(TIDY);
         loop {
             tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return,
+                () = async { drop(stop.wait_for(|stop| *stop).await) } => return,
                 _ = tick.tick() => self.core.expire_due().await,
                 _ = tidy.tick() => {
                     self.core.store.purge((self.core.clock.utc)());

@@ -1,0 +1,33 @@
+//! The node's clocks: the only place that reads them.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::matcher::deadline::BootTime;
+use crate::verify::clock::Clock;
+
+/// The clocks of this machine.
+pub const CLOCK: Clock = Clock { boot, utc };
+
+/// Time since boot, sleep included (CLOCK_BOOTTIME).
+#[must_use]
+pub fn boot() -> BootTime {
+    let time = clock_gettime(ClockId::Boottime);
+    let since = Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0));
+    BootTime::default().plus(since)
+}
+
+/// Time of day, UTC.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the clock itself")]
+pub fn utc() -> SystemTime {
+    SystemTime::now()
+}
+
+/// For measuring how long something takes.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the clock itself")]
+pub fn instant() -> Instant {
+    Instant::now()
+}

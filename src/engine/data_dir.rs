@@ -1,0 +1,108 @@
+//! The node's own files: the directory, its lock and the node's secret.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Bytes of the node's secret: half keys SIP tags, half the index of pairs.
+const SECRET: usize = 32;
+
+/// Why the directory cannot be used. The operator must act.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// Another `serve` works in it.
+    #[error("{} is in use by another ringproof; stop that one or give this node a data_dir of its own", .0.display())]
+    InUse(PathBuf),
+    /// The system refuses a file.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The secret is not what this program wrote.
+    #[error("{} does not hold {SECRET} bytes; restore it from a backup, or remove it if no verification is pending", .0.display())]
+    Secret(PathBuf),
+    /// The system has no random numbers.
+    #[error("no random numbers: {0}")]
+    Random(#[from] getrandom::Error),
+}
+
+/// A data directory that is locked for this process until it is dropped.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Creates the directory with mode 0700 where there is none, and locks it.
+    ///
+    /// # Errors
+    /// `DataDirError::InUse` and `File`.
+    pub fn open(path: &Path) -> Result<Self, DataDirError> {
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| fault(path, source))?;
+        let lock_path = path.join("lock");
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock_path);
+        let lock = lock.map_err(|source| fault(&lock_path, source))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(DataDirError::InUse(path.to_owned())),
+            Err(TryLockError::Error(source)) => Err(fault(&lock_path, source)),
+        }
+    }
+
+    /// A file in it.
+    #[must_use]
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// The node's secret: for SIP tags and for the index of pairs. Made at the first start and kept, so that tags stay
+    /// what they were after a restart.
+    ///
+    /// # Errors
+    /// `DataDirError::File`, `Secret` and `Random`.
+    pub fn secret(&self) -> Result<([u8; 16], [u8; 16]), DataDirError> {
+        let path = self.file("node.secret");
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut bytes = [0u8; SECRET];
+                getrandom::fill(&mut bytes)?;
+                write_private(&path, &bytes).map_err(|source| fault(&path, source))?;
+                bytes.to_vec()
+            }
+            Err(source) => return Err(fault(&path, source)),
+        };
+        match bytes.split_first_chunk::<16>() {
+            Some((tags, rest)) if bytes.len() == SECRET => {
+                let pairs = rest.first_chunk::<16>().ok_or_else(|| DataDirError::Secret(path.clone()))?;
+                Ok((*tags, *pairs))
+            }
+            _ => Err(DataDirError::Secret(path)),
+        }
+    }
+}
+
+/// Writes a file that only this user may read. It is whole or not there at all, also after a crash.
+///
+/// # Errors
+/// The system's.
+pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let unfinished = path.with_extension("new");
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&unfinished)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&unfinished, path)?;
+    match path.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+fn fault(path: &Path, source: io::Error) -> DataDirError {
+    DataDirError::File { path: path.to_owned(), source }
+}

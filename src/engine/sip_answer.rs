@@ -1,0 +1,310 @@
+//! One SIP message in, at most one answer out: where the trunk's settings meet the UAS core.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use prometheus::IntCounter;
+use tokio::sync::mpsc;
+
+use super::peers::Peers;
+use super::waiting::{WaitingCall, WaitingCalls};
+use crate::call::event::{CallKey, TrunkId};
+use crate::call::judge::{Invite, judge};
+use crate::call::trunk::Trunk;
+use crate::matcher::deadline::BootTime;
+use crate::sip::flow::{Flow, Transport};
+use crate::sip::message::{HeaderName, Message, Method, ScanError, Scanner, StartLine, Via};
+use crate::sip::transaction::key::{HashKey, TransactionKey};
+use crate::sip::uas::dispatch::{Dispatch, Dropped, dispatch};
+use crate::sip::uas::request::Request;
+use crate::sip::uas::response::{self, Head, Status};
+use crate::telemetry::health::Health;
+use crate::telemetry::metrics::Metrics;
+use crate::verify::claims::{Notify, Outcome};
+use crate::verify::recent_calls::RecentCalls;
+use crate::verify::{Taken, Verify};
+
+/// Status codes that a trunk's peers may get besides its own refusal.
+const CODES: [u16; 11] = [200, 400, 405, 416, 420, 481, 487, 501, 503, 505, 513];
+
+/// What all SIP loops share.
+pub struct SipShared {
+    trunks: Vec<TrunkFace>,
+    peers: Peers,
+    verify: Verify,
+    recent: Arc<RecentCalls>,
+    /// Calls that wait for their commit.
+    pub waiting: WaitingCalls,
+    key: HashKey,
+    health: Arc<Health>,
+    dropped: DroppedCounters,
+}
+
+/// A trunk as the SIP side sees it.
+struct TrunkFace {
+    trunk: Trunk,
+    /// The header fields of its refusal.
+    refusal_fields: String,
+    requests: [IntCounter; Method::ALL.len()],
+    responses: Vec<(u16, IntCounter)>,
+}
+
+struct DroppedCounters {
+    unknown_source: IntCounter,
+    keep_alive: IntCounter,
+    not_sip: IntCounter,
+    no_via: IntCounter,
+    response: IntCounter,
+    unsent: IntCounter,
+}
+
+/// A message's circumstances.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival {
+    /// The way it came.
+    pub flow: Flow,
+    /// The loop that read it.
+    pub owner: usize,
+    /// When, UTC.
+    pub utc: SystemTime,
+    /// When, since boot.
+    pub now: BootTime,
+}
+
+/// Appends the bytes of an answer to a send buffer.
+pub type Write<'w> = &'w mut dyn FnMut(&mut Vec<u8>);
+
+impl SipShared {
+    /// Puts together what the loops need.
+    pub fn new(
+        trunks: Vec<Trunk>,
+        peers: Peers,
+        verify: Verify,
+        recent: Arc<RecentCalls>,
+        key: HashKey,
+        health: Arc<Health>,
+        metrics: &Metrics,
+    ) -> Self {
+        let dropped = |reason| metrics.sip_dropped.with_label_values(&[reason]);
+        Self {
+            trunks: trunks.into_iter().map(|trunk| TrunkFace::new(trunk, metrics)).collect(),
+            peers,
+            verify,
+            recent,
+            waiting: WaitingCalls::default(),
+            key,
+            health,
+            dropped: DroppedCounters {
+                unknown_source: dropped("unknown_source"),
+                keep_alive: dropped("keep_alive"),
+                not_sip: dropped("not_sip"),
+                no_via: dropped("no_via"),
+                response: dropped("response"),
+                unsent: dropped("unsent"),
+            },
+        }
+    }
+
+    /// Counts answers that could not be sent.
+    pub fn count_unsent(&self, count: usize) {
+        self.dropped.unsent.inc_by(count as u64);
+    }
+
+    /// Judges one message and gives its answer and where it goes, if there is one now.
+    pub fn receive(
+        &self,
+        scanner: &mut Scanner,
+        bytes: &[u8],
+        arrival: Arrival,
+        finished: &mpsc::Sender<(u128, Outcome)>,
+        answer: impl FnOnce(SocketAddr, Write<'_>),
+    ) {
+        let Some(id) = self.peers.trunk(arrival.flow.remote.ip()) else {
+            self.dropped.unknown_source.inc();
+            return;
+        };
+        let face = &self.trunks[usize::from(id.0)];
+        let message = match scanner.scan(bytes) {
+            Ok(message) => message,
+            Err(ScanError::Empty) => return self.dropped.keep_alive.inc(),
+            Err(ScanError::NotSip) => return self.dropped.not_sip.inc(),
+        };
+        if let StartLine::Request { method, .. } = message.start_line() {
+            face.requests[method as usize].inc();
+        }
+        let (via, head) = match dispatch(message) {
+            Dispatch::Drop(Dropped::Ack) => return,
+            Dispatch::Drop(Dropped::NoVia) => return self.dropped.no_via.inc(),
+            Dispatch::Drop(Dropped::Response) => return self.dropped.response.inc(),
+            Dispatch::Respond(via, status) => (via, status.into()),
+            Dispatch::Options(request) if self.health.is_draining() => (request.via, DRAINING),
+            Dispatch::Options(request) => (request.via, Status::Ok.into()),
+            Dispatch::Cancel(request) => (request.via, self.cancel(&request).into()),
+            Dispatch::Invite(request) => match self.invite(&request, bytes, id, arrival, finished) {
+                Some(head) => (request.via, head),
+                None => return,
+            },
+        };
+        face.answer(&message, &via, arrival.flow.remote, head, &self.key, answer);
+    }
+
+    /// Answers a call whose wait is over. A call that was answered before, for its wait was too long, is passed over.
+    pub fn finish(
+        &self,
+        scanner: &mut Scanner,
+        ticket: u128,
+        outcome: Outcome,
+        now: BootTime,
+        answer: impl FnOnce(&WaitingCall, SocketAddr, Write<'_>),
+    ) {
+        let key = TransactionKey(ticket);
+        let Some(call) = self.waiting.take(key) else { return };
+        let face = &self.trunks[usize::from(call.trunk.0)];
+        let head = match outcome {
+            Outcome::Durable => {
+                self.recent.note_transaction(short(key), now);
+                if call.canceled { Status::RequestTerminated.into() } else { face.refusal() }
+            }
+            Outcome::Failed => Status::ServiceUnavailable.into(),
+        };
+        self.reply(scanner, &call, head, answer);
+    }
+
+    /// Answers 503 to a call that has waited too long.
+    pub fn give_up(
+        &self,
+        scanner: &mut Scanner,
+        call: &WaitingCall,
+        answer: impl FnOnce(&WaitingCall, SocketAddr, Write<'_>),
+    ) {
+        self.reply(scanner, call, Status::ServiceUnavailable.into(), answer);
+    }
+
+    fn reply(
+        &self,
+        scanner: &mut Scanner,
+        call: &WaitingCall,
+        head: Head<'_>,
+        answer: impl FnOnce(&WaitingCall, SocketAddr, Write<'_>),
+    ) {
+        let face = &self.trunks[usize::from(call.trunk.0)];
+        // The message was readable when the call was kept.
+        let Ok(message) = scanner.scan(&call.request) else { return };
+        let Some(via) = message.values(HeaderName::Via).next().and_then(Via::parse) else { return };
+        face.answer(&message, &via, call.flow.remote, head, &self.key, |to, write: Write<'_>| {
+            answer(call, to, write);
+        });
+    }
+
+    fn invite<'s>(
+        &'s self,
+        request: &Request<'_>,
+        bytes: &[u8],
+        id: TrunkId,
+        arrival: Arrival,
+        finished: &mpsc::Sender<(u128, Outcome)>,
+    ) -> Option<Head<'s>> {
+        let face = &self.trunks[usize::from(id.0)];
+        let transaction = self.key.transaction(request);
+        let invite = Invite {
+            message: request.message,
+            uri: request.uri,
+            from: request.from,
+            to: request.to,
+            key: CallKey(self.key.call(request)),
+            received_at: arrival.utc,
+        };
+        let event = judge(&invite, id, &face.trunk, |number| self.verify.is_own(number));
+        let notify = Notify { ticket: transaction.0, to: finished.clone() };
+        let hold = || {
+            self.waiting.hold(transaction, || WaitingCall {
+                request: bytes.into(),
+                flow: arrival.flow,
+                trunk: id,
+                canceled: false,
+                since: arrival.now,
+                owner: arrival.owner,
+            })
+        };
+        match self.verify.take_call(&event, notify, hold) {
+            Taken::Refuse => {
+                self.recent.note_transaction(short(transaction), arrival.now);
+                Some(face.refusal())
+            }
+            Taken::Wait => None,
+            Taken::Unavailable => Some(Status::ServiceUnavailable.into()),
+        }
+    }
+
+    /// A CANCEL is answered at once, also while its INVITE still waits (RFC 3261 9.2).
+    fn cancel(&self, request: &Request<'_>) -> Status {
+        let key = self.key.transaction(request);
+        if self.waiting.cancel(key) || self.recent.has_transaction(short(key)) {
+            Status::Ok
+        } else {
+            Status::CallDoesNotExist
+        }
+    }
+}
+
+/// The answer to a ping while draining: the peer is to send its calls elsewhere.
+const DRAINING: Head<'static> = Head { code: 503, phrase: "Service Unavailable", fields: "Retry-After: 30\r\n" };
+
+impl TrunkFace {
+    fn new(trunk: Trunk, metrics: &Metrics) -> Self {
+        let requests = Method::ALL.map(|method| {
+            metrics.sip_requests.with_label_values(&[trunk.name.as_str(), method.as_str(), Transport::Udp.label()])
+        });
+        let response =
+            |code: u16| (code, metrics.sip_responses.with_label_values(&[trunk.name.as_str(), &code.to_string()]));
+        let mut codes = vec![trunk.reject.code];
+        codes.extend(CODES.iter().filter(|code| **code != trunk.reject.code));
+        Self {
+            requests,
+            responses: codes.into_iter().map(response).collect(),
+            refusal_fields: trunk.reject.q850.map(reason_field).unwrap_or_default(),
+            trunk,
+        }
+    }
+
+    fn refusal(&self) -> Head<'_> {
+        Head { code: self.trunk.reject.code, phrase: &self.trunk.reject.phrase, fields: &self.refusal_fields }
+    }
+
+    fn answer(
+        &self,
+        message: &Message<'_>,
+        via: &Via<'_>,
+        source: SocketAddr,
+        head: Head<'_>,
+        key: &HashKey,
+        answer: impl FnOnce(SocketAddr, Write<'_>),
+    ) {
+        if let Some((_, counter)) = self.responses.iter().find(|(code, _)| *code == head.code) {
+            counter.inc();
+        }
+        let mut write = |out: &mut Vec<u8>| response::write(out, message, via, source, head, key);
+        answer(response::destination(via, source), &mut write);
+    }
+}
+
+/// The Reason header field (RFC 3326) for a Q.850 cause, with the cause's name in Q.850 table 1.
+fn reason_field(cause: u8) -> String {
+    let text = match cause {
+        1 => ";text=\"Unallocated number\"",
+        17 => ";text=\"User busy\"",
+        18 => ";text=\"No user responding\"",
+        19 => ";text=\"No answer from user\"",
+        20 => ";text=\"Subscriber absent\"",
+        21 => ";text=\"Call rejected\"",
+        _ => "",
+    };
+    format!("Reason: Q.850;cause={cause}{text}\r\n")
+}
+
+/// The recent-calls table holds 64 bits of a key.
+#[expect(clippy::cast_possible_truncation, reason = "the low half of a hash is a hash")]
+const fn short(key: TransactionKey) -> u64 {
+    key.0 as u64
+}

@@ -1,0 +1,130 @@
+//! The loop of one UDP socket: a batch in, its answers out, and the answers of calls whose commit is done.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::IntCounter;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::clock;
+use super::sip_answer::{Arrival, SipShared, Write};
+use crate::sip::flow::{Flow, Transport};
+use crate::sip::message::Scanner;
+use crate::transport::udp::{BATCH, Inbox, Outgoing, UdpSocket};
+use crate::verify::claims::{MAX_WAITING, Outcome};
+
+/// How often calls that have waited too long are looked for.
+const SWEEP: Duration = Duration::from_millis(250);
+
+/// How long calls that wait are still answered when the node stops.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
+
+/// One socket's loop.
+pub struct SipWorker {
+    shared: Arc<SipShared>,
+    socket: UdpSocket,
+    /// Its number among all loops.
+    owner: usize,
+    finished: mpsc::Receiver<(u128, Outcome)>,
+    finish: mpsc::Sender<(u128, Outcome)>,
+    scanner: Scanner,
+    outgoing: Outgoing,
+    socket_drops: IntCounter,
+}
+
+impl SipWorker {
+    /// Prepares the loop of `socket`.
+    #[must_use]
+    pub fn new(shared: Arc<SipShared>, socket: UdpSocket, owner: usize, socket_drops: IntCounter) -> Self {
+        let (finish, finished) = mpsc::channel(MAX_WAITING);
+        let (scanner, outgoing) = (Scanner::default(), Outgoing::new());
+        Self { shared, socket, owner, finished, finish, scanner, outgoing, socket_drops }
+    }
+
+    /// Reads and answers until `stop` turns true; then no call is read any more, and those that wait get their answer.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let mut inbox = Inbox::new();
+        let mut sweep = interval(SWEEP);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                ready = self.socket.readable() => {
+                    if ready.is_err() {
+                        break;
+                    }
+                    self.receive(&mut inbox).await;
+                }
+                Some(first) = self.finished.recv() => self.finish(first).await,
+                _ = sweep.tick() => self.sweep().await,
+                _ = stop.wait_for(|stop| *stop) => break,
+            }
+        }
+        let deadline = Instant::now() + LAST_ANSWERS;
+        while self.shared.waiting.has_any(self.owner) && Instant::now() < deadline {
+            tokio::select! {
+                Some(first) = self.finished.recv() => self.finish(first).await,
+                _ = sweep.tick() => self.sweep().await,
+            }
+        }
+    }
+
+    async fn receive(&mut self, inbox: &mut Inbox) {
+        if let Err(error) = inbox.receive(&self.socket) {
+            tracing::warn!(%error, "a SIP socket could not be read");
+            return;
+        }
+        self.socket_drops.inc_by(inbox.kernel_drops().into());
+        let (now, utc) = (clock::boot(), clock::utc());
+        let port = self.socket.local_addr().port();
+        for datagram in inbox.iter() {
+            let local = SocketAddr::new(datagram.local, port);
+            let flow = Flow { transport: Transport::Udp, local, remote: datagram.remote };
+            let arrival = Arrival { flow, owner: self.owner, utc, now };
+            let outgoing = &mut self.outgoing;
+            let mut lost = false;
+            let answer = |to, write: Write<'_>| lost = outgoing.push(to, datagram.local, write).is_err();
+            self.shared.receive(&mut self.scanner, datagram.bytes, arrival, &self.finish, answer);
+            self.shared.count_unsent(lost.into());
+        }
+        self.flush().await;
+    }
+
+    /// Answers calls whose wait is over, as many as have gathered.
+    async fn finish(&mut self, first: (u128, Outcome)) {
+        let now = clock::boot();
+        let mut next = Some(first);
+        for _ in 0..BATCH {
+            let Some((ticket, outcome)) = next else { break };
+            let outgoing = &mut self.outgoing;
+            let mut lost = false;
+            self.shared.finish(&mut self.scanner, ticket, outcome, now, |call, to, write| {
+                lost = outgoing.push(to, call.flow.local.ip(), write).is_err();
+            });
+            self.shared.count_unsent(lost.into());
+            next = self.finished.try_recv().ok();
+        }
+        self.flush().await;
+    }
+
+    async fn sweep(&mut self) {
+        let overdue = self.shared.waiting.take_overdue(self.owner, clock::boot());
+        for calls in overdue.chunks(BATCH) {
+            for call in calls {
+                let outgoing = &mut self.outgoing;
+                let mut lost = false;
+                self.shared.give_up(&mut self.scanner, call, |call, to, write| {
+                    lost = outgoing.push(to, call.flow.local.ip(), write).is_err();
+                });
+                self.shared.count_unsent(lost.into());
+            }
+            self.flush().await;
+        }
+    }
+
+    async fn flush(&mut self) {
+        let flushed = self.outgoing.flush(&self.socket).await;
+        self.shared.count_unsent(flushed.dropped);
+    }
+}

@@ -1,0 +1,125 @@
+//! Calls that wait for their commit: what is needed to answer them, found by transaction from any worker.
+
+use std::time::Duration;
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+
+use crate::call::event::TrunkId;
+use crate::matcher::deadline::BootTime;
+use crate::sip::flow::Flow;
+use crate::sip::transaction::key::TransactionKey;
+use crate::verify::Held;
+use crate::verify::claims::MAX_WAITING;
+
+/// After this the peer gets 503: it may try another way, and the claim goes on without it.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// An INVITE that has no answer yet.
+#[derive(Debug)]
+pub struct WaitingCall {
+    /// The INVITE as it came.
+    pub request: Box<[u8]>,
+    /// The way it came.
+    pub flow: Flow,
+    /// The trunk it came over.
+    pub trunk: TrunkId,
+    /// Whether the caller hung up meanwhile.
+    pub canceled: bool,
+    /// When it came.
+    pub since: BootTime,
+    /// The loop that reads its socket and will answer it.
+    pub owner: usize,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub struct WaitingCalls {
+    calls: DashMap<TransactionKey, WaitingCall>,
+}
+
+impl WaitingCalls {
+    /// Keeps a call, unless its transaction is kept already or there is no room.
+    pub fn hold(&self, key: TransactionKey, call: impl FnOnce() -> WaitingCall) -> Held {
+        if self.calls.len() >= MAX_WAITING {
+            return Held::Full;
+        }
+        match self.calls.entry(key) {
+            Entry::Occupied(_) => Held::Already,
+            Entry::Vacant(entry) => {
+                entry.insert(call());
+                Held::Kept
+            }
+        }
+    }
+
+    /// Takes a call out, to be answered.
+    pub fn take(&self, key: TransactionKey) -> Option<WaitingCall> {
+        self.calls.remove(&key).map(|(_, call)| call)
+    }
+
+    /// Notes that the caller hung up; whether the call waits.
+    pub fn cancel(&self, key: TransactionKey) -> bool {
+        // Most CANCELs find nothing waiting at all.
+        !self.calls.is_empty()
+            && self.calls.get_mut(&key).is_some_and(|mut call| {
+                call.canceled = true;
+                true
+            })
+    }
+
+    /// Whether `owner` has calls to answer.
+    #[must_use]
+    pub fn has_any(&self, owner: usize) -> bool {
+        self.calls.iter().any(|call| call.owner == owner)
+    }
+
+    /// Takes out the calls of `owner` that have waited too long.
+    pub fn take_overdue(&self, owner: usize, now: BootTime) -> Vec<WaitingCall> {
+        let overdue = |call: &WaitingCall| call.owner == owner && now.since(call.since) >= PATIENCE;
+        let keys: Vec<_> = self.calls.iter().filter(|call| overdue(call)).map(|call| *call.key()).collect();
+        keys.into_iter().filter_map(|key| self.take(key)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sip::flow::Transport;
+
+    fn call(owner: usize, since: u64) -> WaitingCall {
+        let address = "127.0.0.1:5060".parse().unwrap();
+        WaitingCall {
+            request: Box::default(),
+            flow: Flow { transport: Transport::Udp, local: address, remote: address },
+            trunk: TrunkId(0),
+            canceled: false,
+            since: BootTime(since),
+            owner,
+        }
+    }
+
+    #[test]
+    fn a_transaction_is_kept_once_and_taken_once() {
+        let waiting = WaitingCalls::default();
+        let key = TransactionKey(1);
+        assert!(!waiting.cancel(key));
+        assert_eq!(waiting.hold(key, || call(0, 0)), Held::Kept);
+        assert_eq!(waiting.hold(key, || call(0, 0)), Held::Already);
+        assert!(waiting.cancel(key));
+        assert!(waiting.take(key).unwrap().canceled);
+        assert!(waiting.take(key).is_none());
+    }
+
+    #[test]
+    fn a_loop_gives_up_its_own_overdue_calls_only() {
+        let waiting = WaitingCalls::default();
+        for (key, owner, since) in [(1, 0, 0), (2, 0, 3_000), (3, 1, 0)] {
+            waiting.hold(TransactionKey(key), || call(owner, since));
+        }
+        assert_eq!(waiting.take_overdue(0, BootTime(4_000)).len(), 1);
+        assert!(waiting.has_any(0) && waiting.has_any(1));
+        assert_eq!(waiting.take_overdue(1, BootTime(4_000)).len(), 1);
+        assert!(!waiting.has_any(1));
+    }
+}
