@@ -3,11 +3,11 @@
 use std::time::SystemTime;
 
 use super::assurance::{Assurance, Reason, Reasons};
-use super::event::{CallEvent, CallKey, CallerSource, TrunkId};
+use super::event::{CallEvent, CallKey, CallerSource, Presentation, TrunkId};
 use super::forwarding;
 use super::identity::{self, Identity};
 use super::number;
-use super::trunk::{DidSource, Forwarded, Scope, Trunk, Trust};
+use super::trunk::{DidSource, Forwarded, Path, Scope, Trunk, Trust};
 use crate::e164::E164;
 use crate::sip::message::{HeaderName, Message, NameAddr, Uri};
 
@@ -44,6 +44,10 @@ pub fn judge(invite: &Invite<'_>, id: TrunkId, trunk: &Trunk, is_own: impl Fn(E1
             Assurance::D
         }
     };
+    if trunk.path == Path::Public {
+        // Over UDP a stranger can send with the peer's address.
+        assurance = assurance.min(Assurance::C);
+    }
     let presented = match caller {
         Ok((number, source)) => {
             let difference = difference(&identity, number, source, trunk.asserted_trust);
@@ -70,7 +74,7 @@ pub fn judge(invite: &Invite<'_>, id: TrunkId, trunk: &Trunk, is_own: impl Fn(E1
         caller: caller.ok().map(|(number, _)| number),
         presented,
         source: caller.ok().map(|(_, source)| source),
-        presentation: if caller.is_ok() { identity.presentation } else { super::event::Presentation::Unavailable },
+        presentation: if caller.is_ok() { identity.presentation } else { Presentation::Unavailable },
         dialled: dialled(invite, trunk, is_own),
         assurance,
         reasons,

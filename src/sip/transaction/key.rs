@@ -4,7 +4,7 @@ use std::hash::Hasher;
 
 use siphasher::sip128::{Hasher128, SipHasher24};
 
-use crate::sip::uas::request::Request;
+use crate::sip::message::Request;
 
 /// The node's secret for hashes, 128 bits. It outlives restarts, so that tags and keys stay what they were.
 #[derive(Clone)]

@@ -1,8 +1,7 @@
 //! What a request gets by its form and method alone (RFC 3261 8.2.1, 8.2.2).
 
-use super::request::Request;
 use super::response::Status;
-use crate::sip::message::{Fault, HeaderName, Message, Method, StartLine, Uri, Via};
+use crate::sip::message::{Fault, HeaderName, Message, Method, Request, StartLine, Uri, Via};
 
 /// What to do with a message.
 #[derive(Debug, Clone, Copy)]

@@ -1,8 +1,7 @@
 //! The UAS core (RFC 3261 8.2): is this a request that can be answered, which answer does it get, and how is it written.
 //!
-//! Owns [`request::Request`], the dispatch by method and the stateless response (RFC 3261 8.2.7). Does not decide which
+//! Owns the dispatch by method and the stateless response (RFC 3261 8.2.7). Does not decide which
 //! final response a call gets: that is the trunk's setting.
 
 pub mod dispatch;
-pub mod request;
 pub mod response;

@@ -1,6 +1,6 @@
 //! A request whose mandatory fields are there and readable (RFC 3261 8.1.1).
 
-use crate::sip::message::{CSeq, HeaderName, Message, Method, NameAddr, StartLine, Via};
+use super::{CSeq, HeaderName, Message, Method, NameAddr, StartLine, Via};
 
 /// A request that can be judged.
 #[derive(Debug, Clone, Copy)]
