@@ -1,6 +1,7 @@
 //! The router and the server through real sockets, on every path that ends before `Verify`.
 
 use std::net::SocketAddr;
+use std::time::SystemTime;
 
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
@@ -14,6 +15,11 @@ use tokio::time::timeout;
 
 use super::server::{Bounds, serve_within};
 use super::*;
+use crate::matcher::deadline::BootTime;
+use crate::outbox::delivery::Subscriptions;
+use crate::store::Store;
+use crate::verify::clock::Clock;
+use crate::verify::recent_calls::RecentCalls;
 
 const KEY: &str = "rp_test_0123456789abcdef";
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -339,9 +345,16 @@ fn bounds() -> Bounds {
     Bounds { headers: Duration::from_millis(300), ..Bounds::default() }
 }
 
-/// No test here reaches it.
+/// No test here reaches it: an application without numbers over an empty store.
 fn untouched() -> Arc<Verify> {
-    Arc::new(Verify {})
+    let folder = tempfile::tempdir().unwrap();
+    let settings = crate::store::Settings { path: folder.path().join("test.db"), retention: Duration::from_hours(1) };
+    let (ready, _) = tokio::sync::mpsc::channel(1);
+    let (metrics, health) = (Metrics::new(), Arc::default());
+    let store = Store::open(&settings, Subscriptions::default(), metrics.clone(), Arc::clone(&health), ready).unwrap();
+    let clock = Clock { boot: BootTime::default, utc: || SystemTime::UNIX_EPOCH };
+    let recent = Arc::new(RecentCalls::new(1024));
+    Arc::new(Verify::new(crate::verify::settings::Settings::default(), [0; 16], clock, store, recent, metrics, health))
 }
 
 #[allow(clippy::disallowed_methods, reason = "the clock of the log line")]

@@ -10,7 +10,7 @@ use crate::verify::clock::Clock;
 /// The clocks of this machine.
 pub const CLOCK: Clock = Clock { boot, utc };
 
-/// Time since boot, sleep included (CLOCK_BOOTTIME).
+/// Time since boot, sleep included (`CLOCK_BOOTTIME`).
 #[must_use]
 pub fn boot() -> BootTime {
     let time = clock_gettime(ClockId::Boottime);

@@ -9,8 +9,10 @@ mod data_dir;
 mod peers;
 mod sandbox;
 mod serve;
+mod signals;
 mod sip_answer;
 mod sip_worker;
+mod threads;
 mod waiting;
 
 pub use serve::{ServeError, serve};

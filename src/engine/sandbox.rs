@@ -84,28 +84,24 @@ pub async fn complete(configuration: &mut Configuration, data_dir: &DataDir) -> 
         let id = ApplicationId(place);
         let own = kept.entry(application.name.clone()).or_default();
         if !configuration.keys.iter().any(|key| key.application == id) {
-            let hash = match &own.key_hash {
-                Some(text) => {
-                    sandbox.kept.push(application.name.clone());
-                    unhex(text).ok_or_else(|| SandboxError::Broken(format!("the key of {}", application.name)))?
-                }
-                None => {
-                    let (text, hash) = key::mint(false)?;
-                    own.key_hash = Some(key::hex(&hash));
-                    sandbox.minted.push(Minted { application: application.name.clone(), key: text });
-                    changed = true;
-                    hash
-                }
+            let hash = if let Some(text) = &own.key_hash {
+                sandbox.kept.push(application.name.clone());
+                unhex(text).ok_or_else(|| SandboxError::Broken(format!("the key of {}", application.name)))?
+            } else {
+                let (text, hash) = key::mint(false)?;
+                own.key_hash = Some(key::hex(&hash));
+                sandbox.minted.push(Minted { application: application.name.clone(), key: text });
+                changed = true;
+                hash
             };
             configuration.keys.push(ApiKey { application: id, hash });
         }
         if !configuration.webhooks.iter().any(|endpoint| endpoint.application == application.name) {
-            let text = match &own.webhook_secret {
-                Some(text) => text.clone(),
-                None => {
-                    changed = true;
-                    own.webhook_secret.insert(new_secret()?).clone()
-                }
+            let text = if let Some(text) = &own.webhook_secret {
+                text.clone()
+            } else {
+                changed = true;
+                own.webhook_secret.insert(new_secret()?).clone()
             };
             let secret = || parse_secret(&text).map_err(|error| SandboxError::Broken(error.to_string()));
             let receiver = Receiver::bind(vec![secret()?], super::clock::utc).await.map_err(SandboxError::Receiver)?;
@@ -132,28 +128,26 @@ impl Sandbox {
     /// What a newcomer is told: the new keys with two lines to paste, or where older keys are.
     #[must_use]
     pub fn welcome(&self, configuration: &Configuration, api: &str, sip: &str) -> String {
-        let mut text = String::new();
-        for minted in &self.minted {
-            let phone = example_mobile(configuration.trunks.first().map_or("SA", |trunk| trunk.dialplan.country()));
-            let program = program();
-            text.push_str(&format!(
-                "\nA key was made for the sandbox application \"{name}\". It is shown this once. Two lines to try it, \
-                 in another terminal:\n\n\
+        let country = configuration.trunks.first().map_or("SA", |trunk| trunk.dialplan.country());
+        let (phone, program) = (example_mobile(country), program());
+        let new = self.minted.iter().map(|Minted { application, key }| {
+            let key = key.expose_secret();
+            format!(
+                "\nA key was made for the sandbox application \"{application}\". It is shown this once. Two lines to \
+                 try it, in another terminal:\n\n\
                  NUMBER=$(curl -sS {api}/v1/verifications -H 'Authorization: Bearer {key}' \
                  -H 'Content-Type: application/json' -d '{{\"phone\":\"{phone}\"}}' | tee /dev/stderr \
                  | grep -o '\"number\":\"[^\"]*' | cut -d'\"' -f4)\n\
                  {program} call --from {phone} --to \"$NUMBER\" --via {sip}\n",
-                name = minted.application,
-                key = minted.key.expose_secret(),
-            ));
-        }
-        for name in &self.kept {
-            text.push_str(&format!(
+            )
+        });
+        let old = self.kept.iter().map(|name| {
+            format!(
                 "\nThe sandbox application \"{name}\" has the key that was shown at its first start. To have a new one \
                  made, stop, remove {FILE} from the data directory, and start again.\n"
-            ));
-        }
-        text
+            )
+        });
+        new.chain(old).collect()
     }
 }
 

@@ -7,7 +7,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use ulid::Ulid;
 
-use crate::call::event::{CallEvent, CallRecordId};
+use crate::call::event::{CallEvent, CallRecordId, CallerSource};
 use crate::matcher::verification::{Timestamp, Verification};
 
 /// Id of an event: `evt_` and a ULID. It is the `webhook-id`, the same on every try.
@@ -91,7 +91,7 @@ impl Serialize for CallFacts {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("id", &self.id.to_string())?;
-        map.serialize_entry("caller_source", &self.event.source.map(|source| source.as_str()))?;
+        map.serialize_entry("caller_source", &self.event.source.map(CallerSource::as_str))?;
         map.serialize_entry("assurance", &self.event.assurance)?;
         map.serialize_entry("reasons", &self.event.reasons)?;
         map.serialize_entry("trunk", &self.trunk)?;
@@ -103,6 +103,7 @@ impl Serialize for CallFacts {
 /// Renders the body of an event. `verification` is the record as the event leaves it; its `sequence` numbers the
 /// event. Metadata and reference have caps, so the body stays under 20 KB.
 #[must_use]
+#[expect(clippy::missing_panics_doc, reason = "a map with text keys always becomes JSON")]
 pub fn body(kind: EventType, at: SystemTime, verification: &Verification, call: Option<&CallFacts>) -> String {
     serde_json::to_string(&Body { kind, at, data: Data { verification, call } })
         .expect("a map with text keys always becomes JSON")

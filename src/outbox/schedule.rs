@@ -8,24 +8,24 @@ const OFFSETS: [Duration; 12] = [
     Duration::from_secs(1),
     Duration::from_secs(5),
     Duration::from_secs(30),
-    Duration::from_secs(5 * 60),
-    Duration::from_secs(30 * 60),
-    Duration::from_secs(2 * 3600),
-    Duration::from_secs(5 * 3600),
-    Duration::from_secs(10 * 3600),
-    Duration::from_secs(14 * 3600),
-    Duration::from_secs(20 * 3600),
+    Duration::from_mins(5),
+    Duration::from_mins(30),
+    Duration::from_hours(2),
+    Duration::from_hours(5),
+    Duration::from_hours(10),
+    Duration::from_hours(14),
+    Duration::from_hours(20),
     LAST,
 ];
 
 /// The last try comes a day after the event.
-const LAST: Duration = Duration::from_secs(24 * 3600);
+const LAST: Duration = Duration::from_hours(24);
 
 /// How far a try may move: a fifth of the gap before it, either way.
 const JITTER: f64 = 0.2;
 
 /// Longest wait that a receiver may ask for with Retry-After.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
+const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
 
 /// When the next try is due, as an offset from the event, after `attempts` failed ones; `None` when there is none left.
 ///
@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn retry_after_puts_off_by_an_hour_at_most_and_not_past_the_day() {
-        let hours = |n: u64| Duration::from_secs(n * 3600);
+        let hours = Duration::from_hours;
         assert_eq!(next_attempt(1, Duration::ZERO, 0.5, Some(Duration::from_secs(20))), Some(Duration::from_secs(20)));
         assert_eq!(next_attempt(1, Duration::ZERO, 0.5, Some(hours(9))), Some(hours(1)));
         assert_eq!(next_attempt(11, Duration::from_secs(86_000), 0.5, Some(hours(1))), Some(hours(24)));

@@ -88,21 +88,16 @@ impl Core {
         status: Status,
         result: &Result<Option<Verification>, StepError>,
     ) {
-        match result {
-            Ok(verification) => {
-                let now = (self.clock.boot)();
-                // A window ends when it ends, not when that was noted.
-                let since = if status == Status::Expired { pending.deadline } else { now };
-                let until = now.plus(self.cool_down(pending.number));
-                let rest = Rest { id: pending.id, status, since, until };
-                let waiters = self.matcher.settle(key, rest, || self.claims.leave(key));
-                self.free_place(pending, verification.as_ref());
-                tell(waiters, Outcome::Durable);
-            }
-            Err(_) => {
-                let waiters = self.matcher.undo(key, pending.id, || self.claims.leave(key));
-                tell(waiters, Outcome::Failed);
-            }
-        }
+        let Ok(verification) = result else {
+            let waiters = self.matcher.undo(key, pending.id, || self.claims.leave(key));
+            return tell(waiters, Outcome::Failed);
+        };
+        let now = (self.clock.boot)();
+        // A window ends when it ends, not when that was noted.
+        let since = if status == Status::Expired { pending.deadline } else { now };
+        let rest = Rest { id: pending.id, status, since, until: now.plus(self.cool_down(pending.number)) };
+        let waiters = self.matcher.settle(key, rest, || self.claims.leave(key));
+        self.free_place(pending, verification.as_ref());
+        tell(waiters, Outcome::Durable);
     }
 }

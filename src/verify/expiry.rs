@@ -21,7 +21,7 @@ const TICK: Duration = Duration::from_millis(200);
 const CHUNK: usize = 1_000;
 
 /// How often records that are too old are removed and limits forget idle phones.
-const TIDY: Duration = Duration::from_secs(60);
+const TIDY: Duration = Duration::from_mins(1);
 
 impl Verify {
     /// Ends windows until `stop` turns true.

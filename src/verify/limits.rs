@@ -63,10 +63,10 @@ impl ApplicationLimits {
     pub fn count(&self, phone: E164, client: Option<IpAddr>) -> Result<Vec<LimitState>, (LimitState, Vec<LimitState>)> {
         let mut seen = Vec::with_capacity(3);
         if let Some((rate, limiter)) = &self.per_phone {
-            look(&mut seen, keyed("creates_per_phone", *rate, limiter, phone))?;
+            look(&mut seen, keyed("creates_per_phone", *rate, limiter, &phone))?;
         }
         if let (Some((rate, limiter)), Some(client)) = (&self.per_client, client) {
-            look(&mut seen, keyed("creates_per_client_ip", *rate, limiter, network(client)))?;
+            look(&mut seen, keyed("creates_per_client_ip", *rate, limiter, &network(client)))?;
         }
         if let Some((rate, limiter)) = &self.per_second {
             let answer = limiter.check().map(|state| state.remaining_burst_capacity());
@@ -132,7 +132,7 @@ fn keyed<K: Hash + Eq + Clone>(
     name: &'static str,
     rate: Rate,
     limiter: &Keyed<K>,
-    key: K,
+    key: &K,
 ) -> Result<LimitState, LimitState> {
     if limiter.len() >= MAX_KEYS {
         limiter.retain_recent();
@@ -140,7 +140,7 @@ fn keyed<K: Hash + Eq + Clone>(
             return state(name, rate, Err(rate.per));
         }
     }
-    let answer = limiter.check_key(&key).map(|state| state.remaining_burst_capacity());
+    let answer = limiter.check_key(key).map(|state| state.remaining_burst_capacity());
     state(name, rate, answer.map_err(|until| until.wait_time_from(DefaultClock::default().now())))
 }
 

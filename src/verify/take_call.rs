@@ -19,7 +19,7 @@ use crate::outbox::event::{CallFacts, EventId, EventType};
 use crate::store::{Claim, Note, StepError};
 
 /// How long after its window a call is still told of as late.
-const LATE: Duration = Duration::from_secs(60);
+const LATE: Duration = Duration::from_mins(1);
 
 /// What the keeper of a call is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -225,10 +225,8 @@ fn decimal(out: &mut Vec<u8>, number: u32) {
 }
 
 fn hexadecimal(out: &mut Vec<u8>, number: u64) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for shift in (0..16).rev() {
-        out.push(DIGITS[(number >> (shift * 4)) as usize & 15]);
-    }
+    use std::io::Write;
+    let _ = write!(out, "{number:016x}");
 }
 
 #[cfg(test)]
