@@ -175,8 +175,8 @@ mod tests {
 
     fn limits() -> ApplicationLimits {
         ApplicationLimits::new(&Limits {
-            creates_per_phone: Some(Rate { count: 2, per: Duration::from_secs(600) }),
-            creates_per_client_ip: Some(Rate { count: 3, per: Duration::from_secs(600) }),
+            creates_per_phone: Some(Rate { count: 2, per: Duration::from_mins(10) }),
+            creates_per_client_ip: Some(Rate { count: 3, per: Duration::from_mins(10) }),
             creates_per_second: None,
             pending_per_phone: 2,
         })
