@@ -19,7 +19,8 @@ const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sip-fixtures");
 fn every_file_has_an_entry_and_every_entry_a_file() {
     let listed: BTreeSet<String> = fixtures(&manifest()).iter().map(|one| text(one, "file").to_owned()).collect();
     let files = std::fs::read_dir(FOLDER).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let present: BTreeSet<String> = files.filter(|name| name.ends_with(".sip")).collect();
+    let present: BTreeSet<String> =
+        files.filter(|name| Path::new(name).extension().is_some_and(|end| end == "sip")).collect();
     assert_eq!(listed, present);
     assert!(present.len() > 150, "only {} fixtures", present.len());
 }

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 
 use crate::e164::{E164, NumberError};
+use crate::webhook::signature::SecretError;
 
 /// Most characters of the file's own text that a fault repeats.
 const SHOWN: usize = 80;
@@ -167,10 +168,8 @@ pub enum Fault {
     PrivateHost { host: Quoted },
     #[error("this address has a webhook already, in line {line}; join their `events`")]
     SameUrl { line: usize },
-    #[error(
-        "a webhook secret {fault}; it is `whsec_` and the base64 of 24 to 64 bytes, and `openssl rand -base64 32` gives such"
-    )]
-    WebhookSecret { fault: SecretFault },
+    #[error("a webhook secret {fault}; `echo whsec_$(openssl rand -base64 32)` makes a good one")]
+    WebhookSecret { fault: SecretError },
 
     // Secrets kept elsewhere.
     #[error("environment variable `{name}` is not set; set it, or change `env:{name}`")]
@@ -179,18 +178,6 @@ pub enum Fault {
     EmptyVariable { name: Quoted },
     #[error("secret file `{path}` cannot be read: {reason}; change its place or its permissions")]
     SecretFile { path: Quoted, reason: String },
-}
-
-/// What is wrong with a webhook secret, without its text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs, reason = "the words beside each variant say what it means")]
-pub enum SecretFault {
-    #[error("does not begin with `whsec_`")]
-    NoPrefix,
-    #[error("is not base64 behind `whsec_`")]
-    NotBase64,
-    #[error("has {0} bytes")]
-    Length(usize),
 }
 
 impl Fault {

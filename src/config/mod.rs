@@ -31,7 +31,7 @@ use toml::de::DeTable;
 
 pub use effective::effective;
 pub use errors::{ConfigErrors, Located, Place};
-pub use fault::{E164Shown, Fault, Quoted, RangeShown, SecretFault};
+pub use fault::{E164Shown, Fault, Quoted, RangeShown};
 
 use crate::call::dialplan::NumberFormat;
 use crate::call::event::TrunkId;

@@ -48,6 +48,8 @@ pub struct Due {
     pub endpoint: EndpointId,
     /// The `webhook-id`.
     pub event: EventId,
+    /// What happened.
+    pub kind: EventType,
     /// When the event happened, UTC: the schedule counts from here.
     pub event_at: SystemTime,
     /// How many attempts there have been.

@@ -69,6 +69,12 @@ impl EventType {
         }
     }
 
+    /// Reads the name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+
     /// Whether it tells of a terminal state: the default subscription.
     #[must_use]
     pub const fn is_terminal(self) -> bool {

@@ -253,7 +253,8 @@ impl Outbox<'_> {
                 id: DeliveryId(self.connection.last_insert_rowid()),
                 endpoint: endpoint.clone(),
                 event: id,
-                event_at: row::whole_millis(at),
+                kind,
+                event_at: at,
                 attempts: 0,
                 body: Arc::clone(body),
             });

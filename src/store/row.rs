@@ -11,7 +11,7 @@ use ulid::Ulid;
 use crate::call::assurance::{Assurance, Reasons};
 use crate::e164::E164;
 use crate::matcher::verification::{Consent, Purpose, Status, Verification, VerificationId};
-use crate::outbox::event::EventId;
+use crate::outbox::event::{EventId, EventType};
 
 /// The columns that [`verification`] reads, in its order.
 macro_rules! columns {
@@ -68,6 +68,11 @@ pub fn verification_id(row: &Row<'_>, index: usize) -> rusqlite::Result<Verifica
 /// Reads the id of an event.
 pub fn event_id(row: &Row<'_>, index: usize) -> rusqlite::Result<EventId> {
     named(row, index, |text| Ulid::from_string(text.strip_prefix("evt_")?).ok().map(EventId))
+}
+
+/// Reads the type of an event.
+pub fn event_type(row: &Row<'_>, index: usize) -> rusqlite::Result<EventType> {
+    named(row, index, EventType::parse)
 }
 
 /// Reads a status.

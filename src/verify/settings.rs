@@ -126,7 +126,7 @@ mod tests {
             count,
             trunks: vec![TrunkId(0)],
             applications: vec![ApplicationId(0)],
-            cool_down: Duration::from_secs(60),
+            cool_down: Duration::from_mins(1),
         };
         let numbers = Numbers::new(vec![range("+966115000200", 1), range("+966115000000", 100)]);
         let found = |text: &str| numbers.find(text.parse().unwrap()).map(|range| range.first.to_string());

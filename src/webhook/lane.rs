@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use prometheus::IntCounter;
+use prometheus::{Histogram, IntCounter};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -17,6 +17,7 @@ use super::attempt::{AttemptError, Outcome, Poster};
 use super::queue::Queue;
 use super::{Clock, stopped};
 use crate::outbox::delivery::{DeliveryId, Due};
+use crate::outbox::event::EventType;
 use crate::outbox::schedule;
 use crate::telemetry::metrics::Metrics;
 
@@ -67,6 +68,7 @@ pub(super) struct Counters {
     failed: IntCounter,
     refused_address: IntCounter,
     exhausted: IntCounter,
+    invite_to_webhook: Histogram,
 }
 
 impl Counters {
@@ -77,11 +79,19 @@ impl Counters {
             failed: child("failed"),
             refused_address: child("refused_address"),
             exhausted: child("exhausted"),
+            invite_to_webhook: metrics.invite_to_webhook.clone(),
         }
     }
 
-    /// Every attempt counts once: as the last one where it was.
-    fn count(&self, outcome: &Outcome, settlement: &Settlement) {
+    /// Every attempt counts once: as the last one where it was. How long a call's way to the receiver took is told by
+    /// first attempts alone, for the later ones wait by plan.
+    fn count(&self, due: &Due, outcome: &Outcome, settlement: &Settlement) {
+        if let Settlement::Delivered { at, .. } = settlement
+            && due.kind == EventType::Verified
+            && due.attempts == 0
+        {
+            self.invite_to_webhook.observe(at.duration_since(due.event_at).unwrap_or_default().as_secs_f64());
+        }
         match (settlement, outcome) {
             (Settlement::Delivered { .. }, _) => &self.delivered,
             (Settlement::Exhausted { .. }, _) => &self.exhausted,
@@ -184,7 +194,7 @@ impl Work {
         };
         let Some(due) = self.in_flight.remove(&task) else { return };
         let settlement = settle(&due, &outcome, (self.lane.clock)(), rand::random());
-        self.lane.counters.count(&outcome, &settlement);
+        self.lane.counters.count(&due, &outcome, &settlement);
         let application = &self.lane.application;
         match &settlement {
             Settlement::Delivered { id, .. } => self.queue.done(*id),
@@ -385,6 +395,7 @@ mod tests {
             id: DeliveryId(id),
             endpoint: EndpointId("demo".into()),
             event: EventId(Ulid::nil()),
+            kind: EventType::Verified,
             event_at: now(),
             attempts,
             body: "{}".into(),

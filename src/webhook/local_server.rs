@@ -3,18 +3,18 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use base64::prelude::{BASE64_STANDARD, Engine as _};
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -34,9 +34,9 @@ pub(super) const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdH
 /// How long a test waits for what must come.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// For `localhost`, signed by itself, 2020 to 2120; used by these tests alone.
-const CERTIFICATE: &str = "MIIBXzCCAQSgAwIBAgIBATAKBggqhkjOPQQDAjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwIBcNMjAwMTAxMDAwMDAwWhgPMjEyMDAxMDEwMDAwMDBaMBQxEjAQBgNVBAMMCWxvY2FsaG9zdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABPYwdanfWl+HKMJpAvstLgzZ3tqxmYj5UZAhmMFokJ6kpuvqfYoqYV2iL8PgYa0RxCZhg3XYQl6rOojfjsMumnCjRTBDMBQGA1UdEQQNMAuCCWxvY2FsaG9zdDAMBgNVHRMBAf8EAjAAMB0GA1UdDgQWBBRBM5b9rpsQ3Hv9ZFQr+tJnoZSaFTAKBggqhkjOPQQDAgNJADBGAiEArQM1gQHhvWBC0Loqv/I55rM2S5rJOt8u3tmXkZlRP14CIQCk3qzHZDEXmwMwEZ8vwqDIbCZoqEUkKIvLrheAK6wDew==";
-const KEY: &str = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgY+Vk8dS8b+X92DRFefGD9KuDMieBYNS8EOmUgjo6OGGhRANCAAT2MHWp31pfhyjCaQL7LS4M2d7asZmI+VGQIZjBaJCepKbr6n2KKmFdoi/D4GGtEcQmYYN12EJeqzqI347DLppw";
+/// For `localhost`, signed by itself; made anew for each run.
+static IDENTITY: LazyLock<CertifiedKey<KeyPair>> =
+    LazyLock::new(|| generate_simple_self_signed(["localhost".to_owned()]).unwrap());
 
 /// How a server answers every request.
 #[derive(Debug, Clone)]
@@ -243,7 +243,7 @@ impl Body for Endless {
 }
 
 fn acceptor(alpn: &str) -> TlsAcceptor {
-    let key = PrivateKeyDer::try_from(BASE64_STANDARD.decode(KEY).unwrap()).unwrap();
+    let key = PrivateKeyDer::try_from(IDENTITY.signing_key.serialize_der()).unwrap();
     let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -255,5 +255,5 @@ fn acceptor(alpn: &str) -> TlsAcceptor {
 }
 
 fn certificate() -> CertificateDer<'static> {
-    BASE64_STANDARD.decode(CERTIFICATE).unwrap().into()
+    IDENTITY.cert.der().clone()
 }

@@ -90,7 +90,7 @@ mod tests {
 
     use super::*;
     use crate::outbox::delivery::EndpointId;
-    use crate::outbox::event::EventId;
+    use crate::outbox::event::{EventId, EventType};
 
     #[test]
     fn fresh_deliveries_go_before_retries() {
@@ -158,6 +158,7 @@ mod tests {
             id: DeliveryId(id),
             endpoint: EndpointId("demo".into()),
             event: EventId(Ulid::nil()),
+            kind: EventType::Verified,
             event_at: UNIX_EPOCH,
             attempts,
             body: "{}".into(),

@@ -159,7 +159,7 @@ mod tests {
     use super::super::local_server::{LocalServer, Reply, endpoint, within};
     use super::*;
     use crate::outbox::delivery::DeliveryId;
-    use crate::outbox::event::EventId;
+    use crate::outbox::event::{EventId, EventType};
 
     #[tokio::test]
     async fn hanging_endpoint_delays_no_other() {
@@ -205,6 +205,7 @@ mod tests {
             id: DeliveryId(id),
             endpoint: EndpointId(endpoint.into()),
             event: EventId(Ulid::nil()),
+            kind: EventType::Verified,
             event_at: now(),
             attempts: 0,
             body: "{}".into(),
