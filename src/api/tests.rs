@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::server::{Bounds, serve_within};
 use super::*;
-use crate::matcher::deadline::BootTime;
+use crate::matcher::boot_time::BootTime;
 use crate::outbox::delivery::Subscriptions;
 use crate::store::Store;
 use crate::verify::clock::Clock;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::matcher::deadline::BootTime;
+use crate::matcher::boot_time::BootTime;
 use crate::verify::clock::Clock;
 
 /// The clocks of this machine.

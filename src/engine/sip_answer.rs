@@ -12,7 +12,7 @@ use super::waiting::{WaitingCall, WaitingCalls};
 use crate::call::event::{CallKey, TrunkId};
 use crate::call::judge::{Invite, judge};
 use crate::call::trunk::Trunk;
-use crate::matcher::deadline::BootTime;
+use crate::matcher::boot_time::BootTime;
 use crate::sip::flow::{Flow, Transport};
 use crate::sip::message::{HeaderName, Message, Method, Request, ScanError, Scanner, StartLine, Via};
 use crate::sip::transaction::key::{HashKey, TransactionKey};

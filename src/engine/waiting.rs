@@ -6,7 +6,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
 use crate::call::event::TrunkId;
-use crate::matcher::deadline::BootTime;
+use crate::matcher::boot_time::BootTime;
 use crate::sip::flow::Flow;
 use crate::sip::transaction::key::TransactionKey;
 use crate::verify::Held;

@@ -1,28 +1,9 @@
-//! Time while the node is up, and the buckets that tell what is due.
+//! Deadlines: the buckets that tell which pairs are due.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
+use super::boot_time::BootTime;
 use super::pair::PairKey;
-
-/// A moment on the clock that counts from boot, sleep included, in milliseconds. Steps of the wall clock do not touch
-/// it, so a window is as long as it was meant to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct BootTime(pub u64);
-
-impl BootTime {
-    /// The moment `later` from here.
-    #[must_use]
-    pub fn plus(self, later: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(later.as_millis()).unwrap_or(u64::MAX)))
-    }
-
-    /// How long from `earlier` to here; zero if it is not earlier.
-    #[must_use]
-    pub const fn since(self, earlier: Self) -> Duration {
-        Duration::from_millis(self.0.saturating_sub(earlier.0))
-    }
-}
 
 /// Pairs by the second in which they want to be looked at. Adding is O(1) but for a step in a map of a few hundred
 /// seconds; nothing is removed early, so whoever takes a pair out must look whether it is still due.

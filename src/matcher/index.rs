@@ -8,7 +8,8 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use parking_lot::Mutex;
 
-use super::deadline::{BootTime, Buckets};
+use super::boot_time::BootTime;
+use super::deadline::Buckets;
 use super::pair::{PairKey, Pending, Rest, State};
 use super::verification::VerificationId;
 use crate::call::assurance::Assurance;

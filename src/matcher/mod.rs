@@ -4,6 +4,7 @@
 //! clocks: time comes as an argument. Invariant: a pair belongs to at most one verification, and one call claims at
 //! most one.
 
+pub mod boot_time;
 pub mod deadline;
 pub mod index;
 pub mod pair;

@@ -4,7 +4,7 @@ use std::hash::Hasher;
 
 use siphasher::sip128::{Hasher128, SipHasher24};
 
-use super::deadline::BootTime;
+use super::boot_time::BootTime;
 use super::verification::{Status, VerificationId};
 use crate::call::assurance::Assurance;
 use crate::e164::E164;

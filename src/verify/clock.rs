@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use crate::matcher::deadline::BootTime;
+use crate::matcher::boot_time::BootTime;
 
 /// The two clocks of the node: windows run on the one that counts from boot, records carry UTC.
 #[derive(Debug, Clone, Copy)]

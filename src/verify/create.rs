@@ -15,7 +15,7 @@ use super::settings::ApplicationId;
 use super::{Core, Verify};
 use crate::call::assurance::{Reason, Reasons};
 use crate::e164::E164;
-use crate::matcher::deadline::BootTime;
+use crate::matcher::boot_time::BootTime;
 use crate::matcher::index::EndMet;
 use crate::matcher::pair::{PairKey, Pending, Rest};
 use crate::matcher::verification::{Status, Verification, VerificationId};

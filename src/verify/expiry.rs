@@ -45,7 +45,7 @@ impl Verify {
 }
 
 impl Core {
-    async fn expire_due(self: &Arc<Self>) {
+    pub(super) async fn expire_due(self: &Arc<Self>) {
         loop {
             let expired = self.matcher.expire((self.clock.boot)(), CHUNK);
             if expired.looked_at == 0 {

@@ -138,3 +138,6 @@ impl Core {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

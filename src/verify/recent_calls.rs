@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use crate::call::event::CallKey;
-use crate::matcher::deadline::BootTime;
+use crate::matcher::boot_time::BootTime;
 
 /// Slots that share a lock and compete for room.
 const SET: usize = 8;

@@ -6,7 +6,7 @@ use ulid::Ulid;
 
 use super::{Core, Verify};
 use crate::call::assurance::{Reason, Reasons};
-use crate::matcher::deadline::BootTime;
+use crate::matcher::boot_time::BootTime;
 use crate::matcher::pair::{Pending, Rest};
 use crate::matcher::verification::Status;
 use crate::outbox::event::EventId;

@@ -11,7 +11,7 @@ use super::{Core, Verify};
 use crate::call::assurance::{Assurance, Reason, Reasons};
 use crate::call::event::{CallEvent, CallRecordId};
 use crate::e164::E164;
-use crate::matcher::deadline::BootTime;
+use crate::matcher::boot_time::BootTime;
 use crate::matcher::index::Met;
 use crate::matcher::pair::{PairKey, Pending};
 use crate::matcher::verification::{Status, Verification, VerificationId};

@@ -1,0 +1,354 @@
+//! The application over a real store, on a clock that the test moves.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::UNIX_EPOCH;
+
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::claims::{Notify, Outcome};
+use super::request::{CancelError, CreateError, NewVerification};
+use super::settings::{Application, Limits, NumberRange, Numbers};
+use super::*;
+use crate::call::assurance::{Assurance, Reason, Reasons};
+use crate::call::event::{CallEvent, CallKey, CallerSource, Presentation, TrunkId};
+use crate::matcher::boot_time::BootTime;
+use crate::matcher::verification::Status;
+use crate::outbox::delivery::{Due, EndpointId, Subscription, Subscriptions};
+use crate::outbox::event::EventType;
+
+const DEMO: ApplicationId = ApplicationId(0);
+const PHONE: &str = "+966500000123";
+
+/// A clock of the test's own: a static for each place that names it.
+macro_rules! clock {
+    () => {{
+        static NOW: AtomicU64 = AtomicU64::new(1_000_000);
+        fn boot() -> BootTime {
+            BootTime(NOW.load(Ordering::Relaxed))
+        }
+        fn utc() -> std::time::SystemTime {
+            UNIX_EPOCH + Duration::from_millis(1_790_000_000_000 + NOW.load(Ordering::Relaxed))
+        }
+        (&NOW, Clock { boot, utc })
+    }};
+}
+
+#[tokio::test]
+async fn a_call_verifies_and_the_pair_then_rests() {
+    let mut rig = Rig::new(clock!(), 1);
+    let id = rig.create(wish()).await.unwrap();
+    assert_eq!(rig.call(call(1)).await, Some(Outcome::Durable));
+    let verification = rig.get(id).await;
+    assert_eq!((verification.status, verification.assurance), (Status::Verified, Some(Assurance::B)));
+    assert_eq!(rig.events().await, [EventType::Created, EventType::Verified]);
+    assert!(matches!(rig.create(wish()).await, Err(CreateError::PhoneBusy { .. })));
+    rig.pass(Duration::from_secs(61));
+    rig.create(wish()).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_of_many_calls_on_many_threads_verifies_and_all_are_answered() {
+    let mut rig = Rig::new(clock!(), 1);
+    let id = rig.create(wish()).await.unwrap();
+    let (finish, mut finished) = mpsc::channel(64);
+    let waiting = std::thread::scope(|scope| {
+        let takes: Vec<_> = (0..8u64)
+            .map(|key| {
+                let (verify, finish) = (rig.verify.clone(), finish.clone());
+                scope.spawn(move || {
+                    verify.take_call(&call(key), Notify { ticket: key.into(), to: finish }, || Held::Kept)
+                })
+            })
+            .collect();
+        takes.into_iter().map(|take| take.join().unwrap()).filter(|taken| *taken == Taken::Wait).count()
+    });
+    for _ in 0..waiting {
+        assert_eq!(within(finished.recv()).await.unwrap().1, Outcome::Durable);
+    }
+    assert!(waiting >= 1);
+    assert_eq!(rig.get(id).await.status, Status::Verified);
+    assert_eq!(rig.events().await, [EventType::Created, EventType::Verified]);
+}
+
+#[tokio::test]
+async fn a_call_that_claimed_once_claims_nothing_more() {
+    let rig = Rig::new(clock!(), 2);
+    rig.create(wish()).await.unwrap();
+    let number = rig.number().await;
+    assert_eq!(rig.call(CallEvent { dialled: Some(number), ..call(1) }).await, Some(Outcome::Durable));
+    let second = rig.create(wish()).await.unwrap();
+    let other = rig.get(second).await.number;
+    assert_eq!(rig.call(CallEvent { dialled: Some(other), ..call(1) }).await, None, "the same call again");
+    assert_eq!(rig.get(second).await.status, Status::Pending);
+    assert_eq!(rig.call(CallEvent { dialled: Some(other), ..call(2) }).await, Some(Outcome::Durable));
+}
+
+#[tokio::test]
+async fn a_window_that_is_over_expires_once_and_a_call_within_a_minute_is_late() {
+    let mut rig = Rig::new(clock!(), 1);
+    let id = rig.create(wish()).await.unwrap();
+    rig.pass(Duration::from_secs(121));
+    rig.verify.core.expire_due().await;
+    assert_eq!(rig.get(id).await.status, Status::Expired);
+    rig.verify.core.expire_due().await;
+    assert_eq!(rig.call(call(1)).await, None);
+    assert_eq!(rig.call(call(1)).await, None, "a fork of the late call adds no event");
+    assert_eq!(rig.events().await, [EventType::Created, EventType::Expired, EventType::LateCall]);
+    assert_eq!(rig.get(id).await.reasons, Reasons::NONE, "the record stays as it was");
+}
+
+#[tokio::test]
+async fn a_call_after_a_cancel_or_long_after_the_window_tells_nobody() {
+    let mut rig = Rig::new(clock!(), 1);
+    let id = rig.create(wish()).await.unwrap();
+    rig.verify.cancel(DEMO, id, None).await.unwrap();
+    assert_eq!(rig.call(call(1)).await, None);
+    assert!(matches!(rig.verify.cancel(DEMO, id, None).await, Err(CancelError::Ended(Status::Canceled))));
+    assert_eq!(rig.events().await, [EventType::Created, EventType::Canceled]);
+}
+
+#[tokio::test]
+async fn a_call_below_the_level_leaves_its_reason_and_the_window_open() {
+    let mut rig = Rig::new(clock!(), 1);
+    let id = rig.create(NewVerification { minimum_assurance: Some(Assurance::B), ..wish() }).await.unwrap();
+    let weak = CallEvent { assurance: Assurance::C, ..call(1) };
+    assert_eq!(rig.call(weak).await, None);
+    let forwarded = CallEvent { assurance: Assurance::D, reasons: Reasons::of(Reason::Forwarded), ..call(2) };
+    assert_eq!(rig.call(forwarded).await, None);
+    assert_eq!(rig.events().await, [EventType::Created, EventType::CallReceived, EventType::CallReceived]);
+    let verification = rig.get(id).await;
+    assert_eq!(verification.reasons, Reasons::of(Reason::AssuranceTooLow).with(Reason::Forwarded));
+    assert_eq!(rig.call(call(3)).await, Some(Outcome::Durable), "a call that fails policy does not use it up");
+}
+
+#[tokio::test]
+async fn a_caller_without_a_number_is_told_to_the_only_verification_of_the_number_dialled() {
+    let rig = Rig::new(clock!(), 1);
+    let id = rig.create(wish()).await.unwrap();
+    let withheld = |key| CallEvent {
+        caller: None,
+        source: None,
+        presentation: Presentation::Unavailable,
+        assurance: Assurance::D,
+        reasons: Reasons::of(Reason::CliWithheld),
+        ..call(key)
+    };
+    assert_eq!(rig.call(withheld(1)).await, None);
+    rig.until(async || rig.get(id).await.reasons == Reasons::of(Reason::CliWithheld)).await;
+    let other = rig.create(NewVerification { phone: "+966500000124".parse().unwrap(), ..wish() }).await.unwrap();
+    assert_eq!(rig.call(withheld(2)).await, None);
+    assert_eq!(rig.get(other).await.reasons, Reasons::NONE, "with two of them nobody knows whose it is");
+}
+
+#[tokio::test]
+async fn from_alone_verifies_nobody_where_the_network_asserts_another_number() {
+    let rig = Rig::new(clock!(), 1);
+    let id = rig.create(wish()).await.unwrap();
+    let spoofed = CallEvent { caller: "+966110000999".parse().ok(), presented: PHONE.parse().ok(), ..call(1) };
+    assert_eq!(rig.call(spoofed).await, None);
+    rig.until(async || rig.get(id).await.reasons == Reasons::of(Reason::FromPaiMismatch)).await;
+    assert_eq!(rig.get(id).await.status, Status::Pending);
+}
+
+#[tokio::test]
+async fn a_replacement_takes_the_place_and_may_take_the_number() {
+    let mut rig = Rig::new(clock!(), 1);
+    let first = rig.create(wish()).await.unwrap();
+    assert!(matches!(rig.create(wish()).await, Err(CreateError::PhoneBusy { .. })));
+    let second = rig.create(NewVerification { replaces: Some(first), ..wish() }).await.unwrap();
+    let old = rig.get(first).await;
+    assert_eq!((old.status, old.reasons), (Status::Canceled, Reasons::of(Reason::Superseded)));
+    assert_eq!(rig.call(call(1)).await, Some(Outcome::Durable));
+    assert_eq!(rig.get(second).await.status, Status::Verified);
+    let other_phone = NewVerification { phone: "+966500000124".parse().unwrap(), replaces: Some(second), ..wish() };
+    assert!(matches!(rig.create(other_phone).await, Err(CreateError::ReplacesUnknown)));
+    assert_eq!(rig.events().await.len(), 4);
+}
+
+#[tokio::test]
+async fn places_for_pending_verifications_come_back_at_every_end() {
+    let rig = Rig::new(clock!(), 9);
+    for end in 0..3u64 {
+        let ids = [rig.create(wish()).await.unwrap(), rig.create(wish()).await.unwrap()];
+        assert!(matches!(rig.create(wish()).await, Err(CreateError::TooManyPending { limit: 2, .. })), "round {end}");
+        rig.create(NewVerification { replaces: Some(ids[0]), ..wish() }).await.unwrap();
+        rig.verify.cancel(DEMO, ids[1], None).await.unwrap();
+        rig.pass(Duration::from_secs(121));
+        rig.verify.core.expire_due().await;
+        rig.pass(Duration::from_secs(61));
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_held_when_the_store_takes_no_steps() {
+    let rig = Rig::new(clock!(), 1);
+    let id = rig.create(wish()).await.unwrap();
+    rig.store.close();
+    assert_eq!(rig.call(call(1)).await, Some(Outcome::Failed));
+    assert_eq!(rig.call(call(1)).await, Some(Outcome::Failed), "the call is judged again");
+    assert!(matches!(rig.verify.cancel(DEMO, id, None).await, Err(CancelError::Request(_))));
+    assert!(matches!(rig.create(NewVerification { replaces: Some(id), ..wish() }).await, Err(CreateError::Request(_))));
+    let phone = "+966500000124".parse().unwrap();
+    for _ in 0..3 {
+        let error = rig.create(NewVerification { phone, ..wish() }).await.unwrap_err();
+        assert!(matches!(error, CreateError::Request(_)), "neither pair nor place is used up: {error}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_pending_is_pending_after_a_restart_and_the_rest_is_not() {
+    let (now, clock) = clock!();
+    let rig = Rig::new((now, clock), 2);
+    let pending = rig.create(wish()).await.unwrap();
+    let canceled = rig.create(wish()).await.unwrap();
+    rig.verify.cancel(DEMO, canceled, None).await.unwrap();
+    rig.store.close();
+    rig.pass(Duration::from_secs(30));
+    let rig = Rig::over(rig.folder, (now, clock), 2);
+    let restored = rig.verify.recover().unwrap();
+    assert_eq!((restored.pending, restored.resting), (1, 1));
+    assert!(matches!(rig.create(wish()).await, Err(CreateError::PhoneBusy { .. })), "one pends, one rests");
+    rig.pass(Duration::from_secs(89));
+    let number = rig.get(pending).await.number;
+    assert_eq!(rig.call(CallEvent { dialled: Some(number), ..call(1) }).await, Some(Outcome::Durable));
+}
+
+/// The application with one number range, its store and its clock.
+struct Rig {
+    verify: Verify,
+    store: Store,
+    ready: mpsc::Receiver<Due>,
+    now: &'static AtomicU64,
+    folder: TempDir,
+}
+
+impl Rig {
+    fn new(clock: (&'static AtomicU64, Clock), numbers: u32) -> Self {
+        Self::over(tempfile::tempdir().unwrap(), clock, numbers)
+    }
+
+    fn over(folder: TempDir, (now, clock): (&'static AtomicU64, Clock), numbers: u32) -> Self {
+        let settings = Settings {
+            applications: vec![Application {
+                name: "demo".to_owned(),
+                live: false,
+                ttl: Duration::from_mins(2),
+                minimum_assurance: Assurance::C,
+                limits: Limits { pending_per_phone: 2, ..Limits::default() },
+            }],
+            numbers: Numbers::new(vec![NumberRange {
+                first: number(),
+                count: numbers,
+                trunks: vec![TrunkId(0)],
+                applications: vec![DEMO],
+                cool_down: Duration::from_mins(1),
+            }]),
+            trunks: vec!["local".to_owned()],
+        };
+        let subscription = Subscription {
+            application: "demo".to_owned(),
+            endpoint: EndpointId("demo".into()),
+            events: EventType::ALL.to_vec(),
+        };
+        let path = folder.path().join("test.db");
+        let at = crate::store::Settings { path, retention: Duration::from_hours(24) };
+        let (offer, ready) = mpsc::channel(64);
+        let (metrics, health) = (Metrics::new(), Arc::new(Health::default()));
+        let subscriptions = Subscriptions(vec![subscription]);
+        let store = Store::open(&at, subscriptions, metrics.clone(), Arc::clone(&health), offer).unwrap();
+        let recent = Arc::new(RecentCalls::new(1024));
+        let verify = Verify::new(settings, [7; 16], clock, store.clone(), recent, metrics, health);
+        Self { verify, store, ready, now, folder }
+    }
+
+    async fn create(&self, wish: NewVerification) -> Result<VerificationId, CreateError> {
+        Ok(within(self.verify.create(DEMO, wish, None)).await?.id)
+    }
+
+    async fn get(&self, id: VerificationId) -> Verification {
+        self.verify.verification(DEMO, id).await.unwrap().unwrap()
+    }
+
+    /// The number of the phone's newest verification.
+    async fn number(&self) -> E164 {
+        self.store.numbers_used("demo", PHONE.parse().unwrap(), 1).await.unwrap()[0]
+    }
+
+    /// Lets a call in; how its wait ended, or `None` where it was refused at once.
+    async fn call(&self, event: CallEvent) -> Option<Outcome> {
+        let (finish, mut finished) = mpsc::channel(1);
+        match self.verify.take_call(&event, Notify { ticket: 1, to: finish }, || Held::Kept) {
+            Taken::Refuse => None,
+            Taken::Wait => Some(within(finished.recv()).await.unwrap().1),
+            Taken::Unavailable => panic!("there is room"),
+        }
+    }
+
+    /// The types of the events so far, in their order: a step that is committed last tells that all are there.
+    async fn events(&mut self) -> Vec<EventType> {
+        let marker = NewVerification { phone: "+966500000999".parse().unwrap(), ..wish() };
+        let marker = self.create(marker).await.unwrap();
+        let mut events = Vec::new();
+        loop {
+            let due = within(self.ready.recv()).await.unwrap();
+            if due.body.contains(&marker.to_string()) {
+                return events;
+            }
+            events.push(due.kind);
+        }
+    }
+
+    fn pass(&self, time: Duration) {
+        self.now.fetch_add(u64::try_from(time.as_millis()).unwrap(), Ordering::Relaxed);
+    }
+
+    async fn until(&self, condition: impl AsyncFn() -> bool) {
+        within(async {
+            while !condition().await {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+}
+
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    timeout(Duration::from_secs(20), future).await.expect("what must come comes in time")
+}
+
+fn number() -> E164 {
+    "+966115000000".parse().unwrap()
+}
+
+fn wish() -> NewVerification {
+    NewVerification {
+        phone: PHONE.parse().unwrap(),
+        ttl: None,
+        purpose: None,
+        consent: None,
+        reference: None,
+        metadata: std::collections::BTreeMap::new(),
+        minimum_assurance: None,
+        locale: None,
+        client_ip: None,
+        client_device_id: None,
+        replaces: None,
+    }
+}
+
+fn call(key: u64) -> CallEvent {
+    CallEvent {
+        key: CallKey(key),
+        trunk: TrunkId(0),
+        caller: PHONE.parse().ok(),
+        presented: None,
+        source: Some(CallerSource::Pai),
+        presentation: Presentation::Allowed,
+        dialled: Some(number()),
+        assurance: Assurance::B,
+        reasons: Reasons::NONE,
+        received_at: UNIX_EPOCH + Duration::from_secs(1_790_001_000),
+    }
+}
