@@ -122,8 +122,8 @@ impl Matcher {
         self.buckets.lock().add(rest.until, key);
     }
 
-    /// Judges a call by its pair. `enter` is asked for room for one more call that waits, `true` telling the first.
-    pub fn meet(&self, key: PairKey, now: BootTime, level: Assurance, enter: impl FnOnce(bool) -> bool) -> Met {
+    /// Judges a call by its pair. `enter` is asked for room for one more call that waits.
+    pub fn meet(&self, key: PairKey, now: BootTime, level: Assurance, enter: impl FnOnce() -> bool) -> Met {
         let Some(mut entry) = self.pairs.get_mut(&key) else { return Met::Nothing };
         match *entry {
             State::Pending(pending) if now >= pending.deadline => Met::Rested(Rest {
@@ -134,14 +134,14 @@ impl Matcher {
             }),
             State::Pending(pending) if level < pending.minimum => Met::TooLow(pending),
             State::Pending(pending) => {
-                if !enter(true) {
+                if !enter() {
                     return Met::NoRoom;
                 }
                 *entry = State::Claiming(pending);
                 Met::Won(pending)
             }
             State::Claiming(_) => {
-                if enter(false) {
+                if enter() {
                     Met::Joined
                 } else {
                     Met::NoRoom

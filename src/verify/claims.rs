@@ -50,15 +50,17 @@ struct Waiting {
 }
 
 impl Claims {
-    /// Adds one that waits; whether there was room.
-    pub fn join(&self, pair: PairKey, waiter: Waiter) -> bool {
+    /// Adds one that waits. Calls ask for room first; requests are bounded by the API's own connections.
+    pub fn join(&self, pair: PairKey, waiter: Waiter) {
         let mut waiting = self.waiting.lock();
-        if waiting.count >= MAX_WAITING {
-            return false;
-        }
         waiting.count += 1;
         waiting.by_pair.entry(pair).or_default().push(waiter);
-        true
+    }
+
+    /// Whether one more call may wait.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.count() < MAX_WAITING
     }
 
     /// Takes out all who wait for `pair`.

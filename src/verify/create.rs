@@ -201,7 +201,6 @@ impl Core {
         let mut over = Some(over);
         let met = self.matcher.begin_end(key, id, || {
             if let Some(over) = over.take() {
-                // Without room the sender is dropped here, and the wait ends at once.
                 self.claims.join(key, Waiter::Request(over));
             }
         });

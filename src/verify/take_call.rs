@@ -91,10 +91,16 @@ impl Core {
             }
             return (Taken::Refuse, CallOutcome::WrongTrunk);
         }
-        let enter = |_first| match hold() {
-            Held::Kept => self.claims.join(key, Waiter::Call(notify)),
-            Held::Already => true,
-            Held::Full => false,
+        let enter = || {
+            if !self.claims.has_room() {
+                return false;
+            }
+            match hold() {
+                Held::Kept => self.claims.join(key, Waiter::Call(notify)),
+                Held::Already => {}
+                Held::Full => return false,
+            }
+            true
         };
         match self.matcher.meet(key, now, event.assurance, enter) {
             Met::Won(pending) => {

@@ -38,7 +38,7 @@ fn a_reserved_pair_does_not_match() {
     let matcher = Matcher::default();
     assert!(matcher.reserve(KEY, id(7), NOW));
     assert!(!matcher.reserve(KEY, id(8), NOW));
-    assert_eq!(matcher.meet(KEY, NOW, Assurance::A, |_| true), Met::Nothing);
+    assert_eq!(matcher.meet(KEY, NOW, Assurance::A, || true), Met::Nothing);
     matcher.release(KEY, id(8));
     assert!(!matcher.is_free(KEY, NOW), "another's release changes nothing");
     matcher.release(KEY, id(7));
@@ -48,11 +48,11 @@ fn a_reserved_pair_does_not_match() {
 #[test]
 fn the_first_call_wins_and_the_next_waits_for_it() {
     let matcher = with_pending();
-    assert_eq!(matcher.meet(KEY, NOW, Assurance::C, |first| first), Met::Won(pending(7, 70_000)));
-    assert_eq!(matcher.meet(KEY, NOW, Assurance::C, |first| !first), Met::Joined);
-    assert_eq!(matcher.meet(KEY, NOW, Assurance::C, |_| false), Met::NoRoom);
+    assert_eq!(matcher.meet(KEY, NOW, Assurance::C, || true), Met::Won(pending(7, 70_000)));
+    assert_eq!(matcher.meet(KEY, NOW, Assurance::C, || true), Met::Joined);
+    assert_eq!(matcher.meet(KEY, NOW, Assurance::C, || false), Met::NoRoom);
     matcher.settle(KEY, rest(7, 130_000), || ());
-    assert_eq!(matcher.meet(KEY, NOW, Assurance::C, |_| true), Met::Rested(rest(7, 130_000)));
+    assert_eq!(matcher.meet(KEY, NOW, Assurance::C, || true), Met::Rested(rest(7, 130_000)));
     assert_eq!(matcher.pending_count(), 0);
 }
 
@@ -64,7 +64,7 @@ fn one_of_many_threads_wins() {
         for _ in 0..8 {
             let (matcher, wins) = (Arc::clone(&matcher), Arc::clone(&wins));
             scope.spawn(move || {
-                if let Met::Won(_) = matcher.meet(KEY, NOW, Assurance::C, |_| true) {
+                if let Met::Won(_) = matcher.meet(KEY, NOW, Assurance::C, || true) {
                     wins.fetch_add(1, Ordering::Relaxed);
                 }
             });
@@ -76,7 +76,7 @@ fn one_of_many_threads_wins() {
 #[test]
 fn a_call_below_the_minimum_leaves_the_pair_pending() {
     let matcher = with_pending();
-    assert_eq!(matcher.meet(KEY, NOW, Assurance::D, |_| true), Met::TooLow(pending(7, 70_000)));
+    assert_eq!(matcher.meet(KEY, NOW, Assurance::D, || true), Met::TooLow(pending(7, 70_000)));
     assert!(matcher.pending(KEY, NOW).is_some());
 }
 
@@ -84,14 +84,14 @@ fn a_call_below_the_minimum_leaves_the_pair_pending() {
 fn a_call_after_the_window_is_late_even_before_expiry_ran() {
     let matcher = with_pending();
     assert!(
-        matches!(matcher.meet(KEY, BootTime(70_000), Assurance::A, |_| true), Met::Rested(rest) if rest.id == id(7))
+        matches!(matcher.meet(KEY, BootTime(70_000), Assurance::A, || true), Met::Rested(rest) if rest.id == id(7))
     );
 }
 
 #[test]
 fn an_undone_claim_can_be_won_again_and_expires() {
     let matcher = with_pending();
-    matcher.meet(KEY, NOW, Assurance::C, |_| true);
+    matcher.meet(KEY, NOW, Assurance::C, || true);
     assert!(matcher.expire(BootTime(70_000), 10).ended.is_empty(), "expiry waits for the claim");
     matcher.undo(KEY, id(7), || ());
     assert_eq!(matcher.expire(BootTime(71_000), 10).ended, [(KEY, pending(7, 70_000))]);
@@ -102,19 +102,19 @@ fn an_undone_claim_can_be_won_again_and_expires() {
 fn an_end_waits_for_a_claim_and_excludes_one() {
     let matcher = with_pending();
     assert_eq!(matcher.begin_end(KEY, id(8), || ()), EndMet::Gone);
-    matcher.meet(KEY, NOW, Assurance::C, |_| true);
+    matcher.meet(KEY, NOW, Assurance::C, || true);
     let mut joined = false;
     assert_eq!(matcher.begin_end(KEY, id(7), || joined = true), EndMet::Busy);
     assert!(joined);
     matcher.undo(KEY, id(7), || ());
     assert!(matches!(matcher.begin_end(KEY, id(7), || ()), EndMet::Begun(_)));
-    assert_eq!(matcher.meet(KEY, NOW, Assurance::A, |_| true), Met::Nothing);
+    assert_eq!(matcher.meet(KEY, NOW, Assurance::A, || true), Met::Nothing);
 }
 
 #[test]
 fn a_rested_pair_is_free_again() {
     let matcher = with_pending();
-    matcher.meet(KEY, NOW, Assurance::C, |_| true);
+    matcher.meet(KEY, NOW, Assurance::C, || true);
     matcher.settle(KEY, rest(7, 130_000), || ());
     assert!(!matcher.reserve(KEY, id(8), BootTime(129_999)));
     assert_eq!(matcher.busy_until(KEY, NOW), BootTime(130_000));
@@ -129,7 +129,7 @@ fn the_only_pending_verification_of_a_number_is_known() {
     assert_eq!(matcher.only_pending_on(number()), Some(id(7)));
     matcher.activate(PairKey(2), pending(9, 80_000));
     assert_eq!(matcher.only_pending_on(number()), None);
-    matcher.meet(KEY, NOW, Assurance::C, |_| true);
+    matcher.meet(KEY, NOW, Assurance::C, || true);
     matcher.settle(KEY, rest(7, 130_000), || ());
     assert_eq!(matcher.only_pending_on(number()), Some(id(9)));
 }
@@ -183,7 +183,7 @@ proptest! {
                 Step::Release => if let Some(number) = reserved.take() {
                     matcher.release(KEY, id(number));
                 },
-                Step::Call => if let Met::Won(won) = matcher.meet(KEY, BootTime(now), Assurance::C, |_| true) {
+                Step::Call => if let Met::Won(won) = matcher.meet(KEY, BootTime(now), Assurance::C, || true) {
                     prop_assert!(busy.is_none() && !ended.contains(&won.id) && now < won.deadline.0);
                     busy = Some(won);
                 },
