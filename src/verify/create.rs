@@ -198,12 +198,7 @@ impl Core {
     /// Begins to end a verification, or waits until the claim or end that has it is over: then the caller looks again.
     pub(super) async fn begin_end(&self, key: PairKey, id: VerificationId) -> EndMet {
         let (over, wait) = oneshot::channel();
-        let mut over = Some(over);
-        let met = self.matcher.begin_end(key, id, || {
-            if let Some(over) = over.take() {
-                self.claims.join(key, Waiter::Request(over));
-            }
-        });
+        let met = self.matcher.begin_end(key, id, || self.claims.join(key, Waiter::Request(over)));
         if met == EndMet::Busy {
             let _ = wait.await;
         }

@@ -349,6 +349,6 @@ fn call(key: u64) -> CallEvent {
         dialled: Some(number()),
         assurance: Assurance::B,
         reasons: Reasons::NONE,
-        received_at: UNIX_EPOCH + Duration::from_secs(1_790_001_000),
+        received_at: UNIX_EPOCH + Duration::from_secs(1_790_001_003),
     }
 }
