@@ -84,17 +84,26 @@ fn with_configuration(file: &ConfigFile, work: impl FnOnce(Configuration) -> Exi
 }
 
 fn run(configuration: Configuration) -> ExitCode {
-    log::init();
+    if let Err(error) = log::init() {
+        eprintln!(
+            "RINGPROOF_LOG is not a filter ({error}); write for example RINGPROOF_LOG=info or ringproof::webhook=debug"
+        );
+        return ExitCode::from(MISUSE);
+    }
+    for warning in config::warnings(&configuration) {
+        tracing::warn!("{warning}");
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&format!("the system gives no threads: {error}")),
     };
     match runtime.block_on(serve(configuration)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+        Err(error) if error.is_misuse() => {
             eprintln!("{error}");
             ExitCode::from(MISUSE)
         }
+        Err(error) => failed(&error.to_string()),
     }
 }
 

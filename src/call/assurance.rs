@@ -130,6 +130,12 @@ impl Reasons {
         Self(self.0 | 1 << reason as u8)
     }
 
+    /// This set without one reason.
+    #[must_use]
+    pub const fn without(self, reason: Reason) -> Self {
+        Self(self.0 & !(1 << reason as u8))
+    }
+
     /// Everything in either set.
     #[must_use]
     pub const fn union(self, other: Self) -> Self {

@@ -127,12 +127,17 @@ pub fn parse(text: &str, file_name: &str, env: &dyn Fn(&str) -> Option<String>) 
 #[must_use]
 pub fn warnings(configuration: &Configuration) -> Vec<String> {
     let public = configuration.trunks.iter().filter(|trunk| trunk.path == crate::call::trunk::Path::Public);
-    public
+    let mut warnings: Vec<String> = public
         .map(|trunk| {
             let name = &trunk.name;
             format!("trunk `{name}` has a public UDP path: whoever forges a peer's address can place its calls, so they prove assurance C at most")
         })
-        .collect()
+        .collect();
+    if !configuration.api_listen.ip().is_loopback() {
+        let address = configuration.api_listen;
+        warnings.push(format!("the API listens on {address} without TLS: keys and numbers cross that network in the clear; put a TLS proxy before it and listen on loopback"));
+    }
+    warnings
 }
 
 fn read_text(path: &Path) -> Result<String, Fault> {

@@ -137,7 +137,7 @@ impl Sandbox {
                  try it, in another terminal:\n\n\
                  NUMBER=$(curl -sS {api}/v1/verifications -H 'Authorization: Bearer {key}' \
                  -H 'Content-Type: application/json' -d '{{\"phone\":\"{phone}\"}}' | tee /dev/stderr \
-                 | grep -o '\"number\":\"[^\"]*' | cut -d'\"' -f4)\n\
+                 | grep -o '\"number\":\"[^\"]*' | cut -d'\"' -f4); echo\n\
                  {program} call --from {phone} --to \"$NUMBER\" --via {sip}\n",
             )
         });

@@ -75,6 +75,14 @@ pub enum ServeError {
     },
 }
 
+impl ServeError {
+    /// Whether it is the operator's command that is wrong, not the machine: a data directory that is in use.
+    #[must_use]
+    pub const fn is_misuse(&self) -> bool {
+        matches!(self, Self::DataDir(DataDirError::InUse(_)))
+    }
+}
+
 /// Runs the node until it is told to stop. Prints a line for each listener, then `ready`.
 ///
 /// # Errors

@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
-use prometheus::IntCounter;
+use prometheus::{Histogram, IntCounter};
 use tokio::sync::mpsc;
 
+use super::clock;
 use super::peers::Peers;
 use super::waiting::{WaitingCall, WaitingCalls};
 use crate::call::event::{CallKey, TrunkId};
@@ -38,6 +39,7 @@ pub struct SipShared {
     key: HashKey,
     health: Arc<Health>,
     dropped: DroppedCounters,
+    invite_to_reply: Histogram,
 }
 
 /// A trunk as the SIP side sees it.
@@ -69,6 +71,8 @@ pub struct Arrival {
     pub utc: SystemTime,
     /// When, since boot.
     pub now: BootTime,
+    /// When, for measuring.
+    pub instant: Instant,
 }
 
 /// Appends the bytes of an answer to a send buffer.
@@ -94,6 +98,7 @@ impl SipShared {
             waiting: WaitingCalls::default(),
             key,
             health,
+            invite_to_reply: metrics.invite_to_reply.clone(),
             dropped: DroppedCounters {
                 unknown_source: dropped("unknown_source"),
                 keep_alive: dropped("keep_alive"),
@@ -163,6 +168,7 @@ impl SipShared {
         let head = match outcome {
             Outcome::Durable => {
                 self.recent.note_transaction(short(key), now);
+                self.invite_to_reply.observe(clock::instant().duration_since(call.received).as_secs_f64());
                 if call.canceled { Status::RequestTerminated.into() } else { face.refusal() }
             }
             Outcome::Failed => Status::ServiceUnavailable.into(),
@@ -223,6 +229,7 @@ impl SipShared {
                 trunk: id,
                 canceled: false,
                 since: arrival.now,
+                received: arrival.instant,
                 owner: arrival.owner,
             })
         };

@@ -76,12 +76,12 @@ impl SipWorker {
             return;
         }
         self.socket_drops.inc_by(inbox.kernel_drops().into());
-        let (now, utc) = (clock::boot(), clock::utc());
+        let (now, utc, instant) = (clock::boot(), clock::utc(), clock::instant());
         let port = self.socket.local_addr().port();
         for datagram in inbox.iter() {
             let local = SocketAddr::new(datagram.local, port);
             let flow = Flow { transport: Transport::Udp, local, remote: datagram.remote };
-            let arrival = Arrival { flow, owner: self.owner, utc, now };
+            let arrival = Arrival { flow, owner: self.owner, utc, now, instant };
             let outgoing = &mut self.outgoing;
             let mut lost = false;
             let answer = |to, write: Write<'_>| lost = outgoing.push(to, datagram.local, write).is_err();

@@ -1,6 +1,6 @@
 //! Calls that wait for their commit: what is needed to answer them, found by transaction from any worker.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -26,8 +26,10 @@ pub struct WaitingCall {
     pub trunk: TrunkId,
     /// Whether the caller hung up meanwhile.
     pub canceled: bool,
-    /// When it came.
+    /// When it came, since boot.
     pub since: BootTime,
+    /// When it came, for measuring.
+    pub received: Instant,
     /// The loop that reads its socket and will answer it.
     pub owner: usize,
 }
@@ -95,6 +97,7 @@ mod tests {
             trunk: TrunkId(0),
             canceled: false,
             since: BootTime(since),
+            received: super::super::clock::instant(),
             owner,
         }
     }

@@ -4,18 +4,9 @@
 //! inside: what it learns, it learns from the wire. Invariant: whatever the peer sends, a call ends within four times
 //! its timeout, and nothing of the peer's reaches the screen unescaped. RFC 3261 17.1 (client transactions).
 
-use std::time::Instant;
-
 pub mod call;
 pub mod header;
 mod ladder;
 mod request;
 mod response;
 pub mod target;
-
-/// The monotonic time: the clock to hand to [`call::place`].
-#[must_use]
-#[allow(clippy::disallowed_methods, reason = "the edge at which the load kit reads the clock")]
-pub fn now() -> Instant {
-    Instant::now()
-}

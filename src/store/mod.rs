@@ -156,6 +156,10 @@ impl Store {
         faults: Faults,
     ) -> Result<Self, StoreError> {
         let connection = schema::open_writer(&settings.path)?;
+        let parked = writer::park(&connection, &subscriptions)?;
+        if parked > 0 {
+            tracing::warn!(parked, "deliveries wait for endpoints that are not configured any more");
+        }
         metrics.webhook_backlog.set(writer::backlog(&connection)?);
         let queue = Arc::new(Queue::default());
         let writer = Writer {

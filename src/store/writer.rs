@@ -83,6 +83,7 @@ impl Writer {
             return self.undo(batch);
         }
         self.metrics.store_batch.observe(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
+        let timer = self.metrics.store_commit.start_timer();
         let mut outcome = self.transact(&batch, false);
         if let Err(Fault::Step(fault)) = outcome {
             warn!(%fault, steps = batch.len(), "a step contradicts the database, its batch is done step by step");
@@ -90,6 +91,7 @@ impl Writer {
         }
         match outcome {
             Ok((answers, effects)) => {
+                timer.observe_duration();
                 // A disk that is full still takes what needs no new page, such as the state of a delivery.
                 if !effects.reached.is_empty() {
                     self.recovered();
@@ -158,15 +160,10 @@ impl Writer {
     }
 
     fn commit(&mut self) -> Result<(), Fault> {
-        let timer = self.metrics.store_commit.start_timer();
         let committed = self.faults.commit(&self.connection);
         match committed {
-            Ok(()) => {
-                timer.observe_duration();
-                Ok(())
-            }
+            Ok(()) => Ok(()),
             Err(fault) => {
-                timer.stop_and_discard();
                 self.roll_back();
                 let known = matches!(
                     fault.sqlite_error_code(),
@@ -312,6 +309,23 @@ impl Writer {
         self.stale = false;
         Ok(())
     }
+}
+
+/// Parks the deliveries of endpoints that are not configured and takes up those of endpoints that are again. How many
+/// are parked.
+pub fn park(connection: &Connection, subscriptions: &Subscriptions) -> rusqlite::Result<i64> {
+    let endpoints: Vec<&str> = subscriptions.0.iter().map(|one| &*one.endpoint.0).collect();
+    let endpoints = serde_json::to_string(&endpoints).expect("a list of texts always becomes JSON");
+    let move_to = |state, from, which| {
+        let sql = format!(
+            "UPDATE deliveries SET state = '{state}' \
+             WHERE state = '{from}' AND endpoint {which} (SELECT value FROM json_each(?1))"
+        );
+        connection.execute(&sql, [&endpoints])
+    };
+    move_to("parked", "due", "NOT IN")?;
+    move_to("due", "parked", "IN")?;
+    connection.query_row("SELECT count(*) FROM deliveries WHERE state = 'parked'", [], |row| row.get(0))
 }
 
 /// Deliveries that are due or will be.

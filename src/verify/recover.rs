@@ -5,7 +5,7 @@ use std::time::Duration;
 use ulid::Ulid;
 
 use super::{Core, Verify};
-use crate::call::assurance::{Reason, Reasons};
+use crate::call::assurance::Reasons;
 use crate::matcher::boot_time::BootTime;
 use crate::matcher::pair::{Pending, Rest};
 use crate::matcher::verification::Status;
@@ -85,7 +85,7 @@ impl Core {
         let step = End {
             verification: id,
             status: Status::Canceled,
-            reasons: Reasons::of(Reason::ClientCanceled),
+            reasons: Reasons::NONE,
             event: EventId(Ulid::generate()),
             at: (self.clock.utc)(),
             idempotency: None,

@@ -58,7 +58,7 @@ impl Verify {
         if taken == Taken::Unavailable && seen == Seen::New {
             core.recent.forget_call(event.key);
         }
-        if seen == Seen::New || taken != Taken::Refuse {
+        if seen == Seen::New || outcome == CallOutcome::Matched {
             core.count_call(event, outcome);
         }
         taken
@@ -130,7 +130,10 @@ impl Core {
     fn unmatched(&self, event: &CallEvent, dialled: E164, seen: Seen, now: BootTime) -> CallOutcome {
         let presented = event.presented.and_then(|presented| self.matcher.pending(self.pair(presented, dialled), now));
         let Some(pending) = presented else { return CallOutcome::Unmatched };
-        self.note(pending.id, EventType::CallReceived, event, Reasons::of(Reason::FromPaiMismatch), seen);
+        // For this verification the difference is no customer's own choice: it is somebody else's line.
+        let mut event = event.clone();
+        event.reasons = event.reasons.without(Reason::PresentedDiffers);
+        self.note(pending.id, EventType::CallReceived, &event, Reasons::of(Reason::FromPaiMismatch), seen);
         CallOutcome::Mismatch
     }
 
@@ -141,14 +144,13 @@ impl Core {
             call: self.facts(event),
             at: (self.clock.utc)(),
         };
-        let (keeper, call, started) = (Arc::clone(self), event.key, (self.clock.boot)());
+        let (keeper, call) = (Arc::clone(self), event.key);
         self.store.claim(step, move |result| {
             if result.is_ok() {
                 keeper.recent.note_claim(call, (keeper.clock.boot)());
             } else {
                 keeper.recent.forget_call(call);
             }
-            keeper.metrics.invite_to_reply.observe((keeper.clock.boot)().since(started).as_secs_f64());
             keeper.claimed(key, pending, &result);
         });
     }

@@ -44,7 +44,7 @@ CREATE TABLE deliveries (
     event     INTEGER NOT NULL,               -- events.seq
     endpoint  TEXT NOT NULL,                  -- application and address
     event_at  INTEGER NOT NULL,               -- events.at
-    state     TEXT NOT NULL DEFAULT 'due',    -- due delivered exhausted
+    state     TEXT NOT NULL DEFAULT 'due',    -- due delivered exhausted, parked while its endpoint is not configured
     attempts  INTEGER NOT NULL DEFAULT 0,     -- failed ones
     next_at   INTEGER NOT NULL,               -- when the next try is due
     done_at   INTEGER,                        -- when the receiver took it
@@ -52,6 +52,7 @@ CREATE TABLE deliveries (
     error     TEXT                            -- of the last failed attempt
 ) STRICT;
 CREATE INDEX deliveries_due ON deliveries (endpoint, next_at) WHERE state = 'due';
+CREATE INDEX deliveries_parked ON deliveries (endpoint) WHERE state = 'parked';
 
 CREATE TABLE idempotency (
     seq          INTEGER PRIMARY KEY,

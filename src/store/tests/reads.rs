@@ -142,3 +142,16 @@ fn purge_removes_what_is_old_in_chunks_and_nothing_else() {
     assert!(node.answer("fresh").is_some());
     assert_eq!(node.claim(create(2_300).verification.id, young + 3).map(|row| row.is_some()), Ok(true));
 }
+
+#[test]
+fn deliveries_of_an_endpoint_that_is_gone_are_parked_until_it_is_back() {
+    let node = Node::new();
+    node.create(1).unwrap();
+    let connection = node.connection();
+    assert_eq!(writer::park(&connection, &Subscriptions::default()).unwrap(), 1);
+    assert_eq!((writer::backlog(&connection).unwrap(), node.due(at(START + 60_000)).len()), (0, 0));
+    let endpoint = EndpointId("demo everything".into());
+    let back = Subscription { application: "demo".into(), endpoint, events: vec![EventType::Created] };
+    assert_eq!(writer::park(&connection, &Subscriptions(vec![back])).unwrap(), 0);
+    assert_eq!((writer::backlog(&connection).unwrap(), node.due(at(START + 60_000)).len()), (1, 1));
+}
