@@ -1,0 +1,32 @@
+//! The real process from outside: calls over UDP, requests over HTTP, webhooks to a real receiver, and kill -9.
+//!
+//! A file for each scenario. Every test has a process, a directory and ports of its own, so all of them run at once.
+//! Nothing here sleeps: what must come about is waited for, with a deadline.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod caller;
+mod config;
+mod http;
+mod node;
+mod receiver;
+mod wait;
+
+mod assurance;
+mod crash;
+mod create;
+mod disk;
+mod drain;
+mod duplicates;
+mod expiry;
+mod garbage;
+mod limits;
+mod logs;
+mod methods;
+mod paths;
+mod refusal;
+mod sandbox;
+mod start;
+mod strangers;
+mod verify;
+mod webhooks;
