@@ -1,5 +1,6 @@
 //! A carrier's gateway: places calls over UDP as RFC 3261 17.1.1 says, and sends whatever else a test wants.
 
+use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -99,7 +100,7 @@ impl Request {
             text.push_str(field);
             text.push_str("\r\n");
         }
-        text.push_str(&format!("Content-Length: {}\r\n\r\n{body}", body.len()));
+        write!(text, "Content-Length: {}\r\n\r\n{body}", body.len()).unwrap();
         text.into_bytes()
     }
 }

@@ -12,7 +12,7 @@ use crate::wait::until;
 #[tokio::test]
 async fn n06_a_draining_node_takes_no_creations_yet_calls_still_verify() {
     let receiver = Receiver::start().await;
-    let mut node = Node::start(Config::new(&receiver.url())).await;
+    let mut node = Node::start(Config { drain_seconds: 600, ..Config::new(&receiver.url()) }).await;
     let created = node.api().create(&phone(1)).await;
     assert_eq!(get(node.admin, "/readyz").await.status, 200);
     let caller = Caller::new(node.sip()).await;

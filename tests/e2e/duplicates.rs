@@ -6,7 +6,7 @@ use crate::caller::{Caller, Request};
 use crate::config::{Config, phone};
 use crate::http::Created;
 use crate::node::Node;
-use crate::receiver::Receiver;
+use crate::receiver::{Delivery, Receiver};
 
 #[tokio::test]
 async fn t01_t15_a_retransmission_gets_identical_bytes_and_no_second_event_also_after_a_restart() {
@@ -76,7 +76,7 @@ async fn x03_x04_many_calls_of_one_pair_at_once_verify_it_once() {
     }
     assert_eq!(callers[0].call(&created.phone, &created.number).await, 486, "a redial afterwards");
     told_once(&receiver, &node, &created).await;
-    assert_eq!(node.metric("ringproof_calls_total", &["outcome=\"matched\""]).await as u32, 1);
+    assert_eq!(node.metric("ringproof_calls_total", &["outcome=\"matched\""]).await, 1);
 }
 
 #[tokio::test]
@@ -183,6 +183,6 @@ async fn told_once(receiver: &Receiver, node: &Node, created: &Created) {
     receiver.event(&created.id, "verification.verified").await;
     node.all_delivered().await;
     assert_eq!(receiver.ids(&created.id, "verification.verified").len(), 1);
-    let kinds: Vec<String> = receiver.about(&created.id).iter().map(|delivery| delivery.kind()).collect();
+    let kinds: Vec<String> = receiver.about(&created.id).iter().map(Delivery::kind).collect();
     assert!(kinds.iter().all(|kind| kind == "verification.verified"), "{kinds:?}");
 }

@@ -53,8 +53,30 @@ async fn x09_a_call_is_late_within_a_minute_also_where_pairs_do_not_rest() {
     end_window(&node, &created, 1);
     node.restart().await;
     receiver.event(&created.id, "verification.expired").await;
+    // Once more, for what is free is not brought back as resting.
+    node.process.kill();
+    node.restart().await;
     assert_eq!(Caller::new(node.sip()).await.call(&created.phone, &created.number).await, 486);
     receiver.event(&created.id, "verification.late_call").await;
+}
+
+#[tokio::test]
+async fn x09_a_call_long_after_its_window_is_not_late_however_short_the_node_is_up() {
+    let scene = Scene::start("").await;
+    let (mut node, receiver, long_over) = (scene.node, scene.receiver, scene.created);
+    let just_over = node.api().create(&phone(2)).await;
+    node.process.kill();
+    end_window(&node, &long_over, 300);
+    end_window(&node, &just_over, 1);
+    node.restart().await;
+    receiver.event(&long_over.id, "verification.expired").await;
+    receiver.event(&just_over.id, "verification.expired").await;
+    let caller = Caller::new(node.sip()).await;
+    assert_eq!(caller.call(&long_over.phone, &long_over.number).await, 486);
+    assert_eq!(caller.call(&just_over.phone, &just_over.number).await, 486);
+    receiver.event(&just_over.id, "verification.late_call").await;
+    node.all_delivered().await;
+    assert_eq!(receiver.ids(&long_over.id, "verification.late_call").len(), 0);
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ async fn a_phone_and_a_clients_address_have_limits_with_headers_that_tell() {
     ask(3, "192.0.2.1").await.is_problem(429, "rate_limited");
     assert_eq!(ask(3, "192.0.2.2").await.status, 201);
     let refused = node.metric("ringproof_creates_refused_total", &["rate_limited"]).await;
-    assert_eq!(refused as u32, 2);
+    assert_eq!(refused, 2);
 }
 
 #[tokio::test]

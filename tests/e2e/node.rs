@@ -199,22 +199,22 @@ impl Node {
         Api::new(self.api, key)
     }
 
-    /// The sum of a metric over all samples whose labels hold each of `labels`, such as `reason="no_via"`.
-    pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+    /// The sum of a counter or gauge over all samples whose labels hold each of `labels`, such as `reason="no_via"`.
+    pub async fn metric(&self, name: &str, labels: &[&str]) -> u64 {
         let answer = get(self.admin, "/metrics").await;
         assert_eq!(answer.status, 200);
         let text = answer.text();
         let samples = text.lines().filter_map(|line| {
             let (sample, value) = line.rsplit_once(' ')?;
             let (found, rest) = sample.split_once('{').unwrap_or((sample, ""));
-            (found == name && labels.iter().all(|label| rest.contains(label))).then(|| value.parse::<f64>().unwrap())
+            (found == name && labels.iter().all(|label| rest.contains(label))).then(|| value.parse::<u64>().unwrap())
         });
         samples.sum()
     }
 
     /// Waits until every event has been delivered.
     pub async fn all_delivered(&self) {
-        until("an empty backlog", async || (self.metric("ringproof_webhook_backlog", &[]).await < 1.0).then_some(()))
+        until("an empty backlog", async || (self.metric("ringproof_webhook_backlog", &[]).await == 0).then_some(()))
             .await;
     }
 

@@ -21,11 +21,11 @@ async fn strangers_get_silence_whatever_they_send() {
     }
     stranger.send_bytes(b"garbage").await;
     let dropped = until("all of them counted", async || {
-        let dropped = node.metric("ringproof_sip_dropped_total", &["reason=\"unknown_source\""]).await as usize;
-        (dropped > sent.len()).then_some(dropped)
+        let dropped = node.metric("ringproof_sip_dropped_total", &["reason=\"unknown_source\""]).await;
+        (dropped > sent.len() as u64).then_some(dropped)
     })
     .await;
-    assert_eq!(dropped, sent.len() + 1);
+    assert_eq!(dropped, sent.len() as u64 + 1);
     // A peer's answer comes from the same worker later than any to the stranger would.
     let peer = Caller::new(node.sip()).await;
     assert_eq!(peer.ask(&Request::new("OPTIONS")).await.code(), 200);

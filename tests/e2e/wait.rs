@@ -5,16 +5,16 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// How long anything may take before its test fails. Ample: tests share a small machine with one another.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_mins(1);
 
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Waits for `future`; fails with `what` when it does not come.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match timeout(DEADLINE, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("waited {} s in vain for {what}", DEADLINE.as_secs()),
-    }
+    let Ok(value) = timeout(DEADLINE, future).await else {
+        panic!("waited {} s in vain for {what}", DEADLINE.as_secs());
+    };
+    value
 }
 
 /// Looks again and again until there is something; fails with `what` when there never is.
