@@ -14,6 +14,12 @@ impl BootTime {
         Self(self.0.saturating_add(u64::try_from(later.as_millis()).unwrap_or(u64::MAX)))
     }
 
+    /// The moment `earlier` from here, not before the boot.
+    #[must_use]
+    pub fn minus(self, earlier: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(earlier.as_millis()).unwrap_or(u64::MAX)))
+    }
+
     /// How long from `earlier` to here; zero if it is not earlier.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {

@@ -119,7 +119,7 @@ impl Matcher {
     /// Puts a pair to rest that rested or ended before this node started.
     pub fn rest(&self, key: PairKey, rest: Rest) {
         self.pairs.insert(key, State::Resting(rest));
-        self.buckets.lock().add(rest.until, key);
+        self.buckets.lock().add(rest.known_until(), key);
     }
 
     /// Judges a call by its pair. `enter` is asked for room for one more call that waits.
@@ -190,7 +190,7 @@ impl Matcher {
             *entry = State::Resting(rest);
             drop(entry);
             self.uncount(pending);
-            self.buckets.lock().add(rest.until, key);
+            self.buckets.lock().add(rest.known_until(), key);
         }
         result
     }
@@ -223,7 +223,7 @@ impl Matcher {
                     *entry = State::Ending(pending);
                     ended.push((key, pending));
                 }
-                State::Resting(rest) if rest.until <= now => {
+                State::Resting(rest) if rest.known_until() <= now => {
                     drop(entry);
                     self.pairs.remove_if(&key, |_, state| *state == State::Resting(rest));
                 }

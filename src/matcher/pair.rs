@@ -1,6 +1,7 @@
 //! A (phone, number) pair: its key and its state.
 
 use std::hash::Hasher;
+use std::time::Duration;
 
 use siphasher::sip128::{Hasher128, SipHasher24};
 
@@ -8,6 +9,9 @@ use super::boot_time::BootTime;
 use super::verification::{Status, VerificationId};
 use crate::call::assurance::Assurance;
 use crate::e164::E164;
+
+/// How long after its window a call is still told of as late.
+pub const LATE: Duration = Duration::from_mins(1);
 
 /// Keyed hash of a phone and the number it is to call. A dump of the index shows no numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,6 +54,14 @@ pub struct Rest {
     pub since: BootTime,
     /// When the pair may be used again.
     pub until: BootTime,
+}
+
+impl Rest {
+    /// How long it is remembered: until the pair may be used again, and while a call can be late.
+    #[must_use]
+    pub fn known_until(&self) -> BootTime {
+        if self.status == Status::Expired { self.until.max(self.since.plus(LATE)) } else { self.until }
+    }
 }
 
 /// State of a pair; one that is in no state is free.

@@ -22,7 +22,7 @@ const CLAIMS_REMEMBERED_MILLIS: i64 = 32_000;
 pub struct Recovered {
     /// Verifications that wait for their call, also those whose window has passed meanwhile.
     pub pending: Vec<PendingRow>,
-    /// Verifications whose (phone, number) pair may still rest.
+    /// Verifications whose (phone, number) pair may still rest, in the order of their end.
     pub resting: Vec<RestingRow>,
     /// Calls of the last 32 s that claimed a verification, oldest first.
     pub claimed_calls: Vec<CallKey>,
@@ -96,7 +96,8 @@ pub fn recover(connection: &Connection, now: SystemTime, rested_from: SystemTime
         })?
         .collect::<rusqlite::Result<Vec<_>>>()?;
 
-    let sql = "SELECT id, application, phone, number, status, ended_at FROM verifications WHERE ended_at >= ?1";
+    let sql = "SELECT id, application, phone, number, status, ended_at FROM verifications WHERE ended_at >= ?1 \
+               ORDER BY ended_at";
     let resting = snapshot
         .prepare(sql)?
         .query_map([millis(rested_from)], |row| {

@@ -1,13 +1,10 @@
 //! Start: what was pending is pending again before the first call is read.
 
-use std::time::Duration;
-
 use ulid::Ulid;
 
 use super::{Core, Verify};
 use crate::call::assurance::Reasons;
-use crate::matcher::boot_time::BootTime;
-use crate::matcher::pair::{Pending, Rest};
+use crate::matcher::pair::{LATE, Pending, Rest};
 use crate::matcher::verification::Status;
 use crate::outbox::event::EventId;
 use crate::store::{End, StoreError};
@@ -33,7 +30,7 @@ impl Verify {
         let utc = (core.clock.utc)();
         let now = (core.clock.boot)();
         let longest_rest = core.settings.numbers.ranges().iter().map(|range| range.cool_down).max();
-        let recovered = core.store.recover(utc, longest_rest.unwrap_or_default())?;
+        let recovered = core.store.recover(utc, longest_rest.unwrap_or_default().max(LATE))?;
         let restored = Restored {
             pending: recovered.pending.len(),
             resting: recovered.resting.len(),
@@ -45,13 +42,15 @@ impl Verify {
             // A clock that was set back does not lengthen a window, one that was set forward ends it.
             let window = row.expires_at.duration_since(row.created_at).unwrap_or_default();
             let left = row.expires_at.duration_since(utc).unwrap_or_default().min(window);
+            // One that ended while the node was down ended then: a call that comes now may be too late to be late.
+            let over = utc.duration_since(row.expires_at).unwrap_or_default();
             let Some(application) = place(&row.application).and_then(|place| u16::try_from(place).ok()) else {
                 core.cancel_orphan(row.id);
                 continue;
             };
             let pending = Pending {
                 id: row.id,
-                deadline: now.plus(left),
+                deadline: now.plus(left).minus(over),
                 application,
                 minimum: row.minimum_assurance,
                 number: row.number,
@@ -62,14 +61,11 @@ impl Verify {
         for row in recovered.resting {
             let ago = utc.duration_since(row.ended_at).unwrap_or_default();
             let left = core.cool_down(row.number).saturating_sub(ago);
-            if left > Duration::ZERO {
-                let since = BootTime(now.0.saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)));
-                let key = core.pair(row.phone, row.number);
-                let rest = Rest { id: row.id, status: row.status, since, until: now.plus(left) };
-                // The pair may have a newer verification, which took this one's place.
-                if core.matcher.pending(key, now).is_none() {
-                    core.matcher.rest(key, rest);
-                }
+            let rest = Rest { id: row.id, status: row.status, since: now.minus(ago), until: now.plus(left) };
+            let key = core.pair(row.phone, row.number);
+            // The pair may have a newer verification, which took this one's place.
+            if rest.known_until() > now && core.matcher.pending(key, now).is_none() {
+                core.matcher.rest(key, rest);
             }
         }
         for call in recovered.claimed_calls {

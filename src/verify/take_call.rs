@@ -1,7 +1,6 @@
 //! Taking a call: whom it proves, and what becomes of one that proves nobody.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use ulid::Ulid;
 
@@ -13,13 +12,10 @@ use crate::call::event::{CallEvent, CallRecordId};
 use crate::e164::E164;
 use crate::matcher::boot_time::BootTime;
 use crate::matcher::index::Met;
-use crate::matcher::pair::{PairKey, Pending};
+use crate::matcher::pair::{LATE, PairKey, Pending};
 use crate::matcher::verification::{Status, Verification, VerificationId};
 use crate::outbox::event::{CallFacts, EventId, EventType};
 use crate::store::{Claim, Note, StepError};
-
-/// How long after its window a call is still told of as late.
-const LATE: Duration = Duration::from_mins(1);
 
 /// What the keeper of a call is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use ulid::Ulid;
 
 use super::*;
+use crate::matcher::pair::LATE;
 use crate::matcher::verification::Status;
 
 const KEY: PairKey = PairKey(1);
@@ -124,6 +125,19 @@ fn a_rested_pair_is_free_again() {
 }
 
 #[test]
+fn an_expired_pair_is_known_for_a_minute_though_it_is_free_before() {
+    let matcher = with_pending();
+    assert_eq!(matcher.expire(BootTime(70_000), 10).ended.len(), 1);
+    let expired = Rest { id: id(7), status: Status::Expired, since: BootTime(70_000), until: BootTime(70_000) };
+    matcher.settle(KEY, expired, || ());
+    matcher.expire(BootTime(129_999), 10);
+    assert!(matcher.is_free(KEY, BootTime(129_999)));
+    assert_eq!(matcher.meet(KEY, BootTime(129_999), Assurance::C, || true), Met::Rested(expired));
+    matcher.expire(BootTime(130_000), 10);
+    assert_eq!(matcher.meet(KEY, BootTime(130_000), Assurance::C, || true), Met::Nothing);
+}
+
+#[test]
 fn the_only_pending_verification_of_a_number_is_known() {
     let matcher = with_pending();
     assert_eq!(matcher.only_pending_on(number()), Some(id(7)));
@@ -214,7 +228,7 @@ proptest! {
             let rest = Rest { id: left.id, status: Status::Expired, since: BootTime(now), until: BootTime(now) };
             matcher.settle(key, rest, || ());
         }
-        matcher.expire(BootTime(now + 1_000), 10);
+        matcher.expire(BootTime(now + 1_000).plus(LATE), 10);
         prop_assert_eq!(matcher.pairs.len(), 0);
         prop_assert_eq!(matcher.pending_count(), 0);
     }
