@@ -1,5 +1,6 @@
 //! `ringproof serve`: start in the right order, run, drain, stop.
 
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -165,7 +166,7 @@ impl Node {
 
         let mut rest = Part::new();
         for receiver in sandbox.receivers {
-            rest.spawn(|stop| receiver.run(|event| println!("{event}"), stop));
+            rest.spawn(|stop| receiver.run(|event| say(event), stop));
         }
         let endpoints = std::mem::take(&mut configuration.webhooks);
         let worker = Worker::new(store.clone(), endpoints, fresh, metrics.clone(), clock::utc, WEBHOOK_GRACE);
@@ -193,7 +194,7 @@ impl Node {
         requests.spawn(|stop| api::server::serve(api, router, stop));
 
         health.set_started();
-        println!("{told}ready\n{welcome}");
+        say(&format_args!("{told}ready\n{welcome}"));
         Ok(Self { health, store, requests, calls, workers, rest, _data_dir: data_dir })
     }
 
@@ -235,6 +236,11 @@ impl Told {
     fn sip_via(&self) -> String {
         self.sip.first().map(|address| format!("udp:{}", reachable(*address))).unwrap_or_default()
     }
+}
+
+/// Tells the one who started the node. That nobody listens any more is no reason to fail.
+fn say(text: &dyn fmt::Display) {
+    let _ = writeln!(io::stdout(), "{text}");
 }
 
 /// An address of this machine that can be called also where the listener is on all of them.

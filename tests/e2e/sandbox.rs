@@ -1,11 +1,13 @@
 //! A newcomer's first minutes: the shipped file, the minted key, the two lines to paste.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
 use crate::caller::Caller;
-use crate::http::{Api, Created};
+use crate::config::phone;
+use crate::http::{Api, Created, get};
 use crate::node::{Directory, Process, serve};
 use crate::wait::until;
 
@@ -60,12 +62,38 @@ async fn a_minted_key_works_after_a_restart_and_is_not_shown_again() {
     let mut node = Process::spawn(&mut serve(&directory.0));
     let second = welcome(&mut node).await;
     assert!(!second.contains("rp_test_") && second.contains("shown at its first start"), "{second}");
-    let api = second.lines().find_map(|line| line.strip_prefix("listening  api    http://")).unwrap();
-    let sip = second.lines().find_map(|line| line.strip_prefix("listening  sip    udp://")).unwrap();
-    let api = Api::new(api.parse().unwrap(), &key);
+    let api = Api::new(listener(&second, "api"), &key);
     let created = api.create("+966512345678").await;
-    assert_eq!(Caller::new(sip.parse().unwrap()).await.call(&created.phone, &created.number).await, 486);
+    assert_eq!(Caller::new(listener(&second, "sip")).await.call(&created.phone, &created.number).await, 486);
     assert_eq!(api.status(&created.id).await, "verified");
+}
+
+#[tokio::test]
+async fn the_built_in_receiver_takes_events_also_when_nobody_reads_them_any_more() {
+    let directory = shipped();
+    let mut node = Process::spawn(&mut serve(&directory.0));
+    let first = welcome(&mut node).await;
+    let key: String = first[first.find("rp_test_").unwrap()..].chars().take(8 + 64).collect();
+    node.stop_reading();
+    let (api, sip, admin) = (listener(&first, "api"), listener(&first, "sip"), listener(&first, "admin"));
+    let (api, caller) = (Api::new(api, &key), Caller::new(sip).await);
+    for index in 0..3 {
+        let created = api.create(&phone(index)).await;
+        assert_eq!(caller.call(&created.phone, &created.number).await, 486);
+        until("an empty backlog", async || {
+            let metrics = get(admin, "/metrics").await.text();
+            metrics.lines().any(|line| line == "ringproof_webhook_backlog 0").then_some(())
+        })
+        .await;
+        let metrics = get(admin, "/metrics").await.text();
+        assert!(!metrics.contains("result=\"failed\"} 1"), "{metrics}");
+    }
+}
+
+/// Where a listener is, by what was printed.
+fn listener(printed: &str, name: &str) -> SocketAddr {
+    let line = printed.lines().find(|line| line.starts_with(&format!("listening  {name} "))).unwrap();
+    line.rsplit_once("//").unwrap().1.parse().unwrap()
 }
 
 /// A directory with the shipped file, its ports changed to free ones.
