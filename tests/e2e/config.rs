@@ -44,6 +44,8 @@ pub struct Config {
     pub trunks: String,
     pub numbers: String,
     pub applications: String,
+    /// More of `[admin]`.
+    pub admin: String,
     /// `RINGPROOF_LOG`.
     pub log: &'static str,
 }
@@ -58,6 +60,7 @@ impl Config {
             trunks: TRUNK.to_owned(),
             numbers: NUMBERS.to_owned(),
             applications: application("demo", "", &[webhook(url, "")]),
+            admin: String::new(),
             log: "info",
         }
     }
@@ -73,13 +76,14 @@ impl Config {
             "[node]\nname = \"e2e\"\ndata_dir = \"data\"\n\n\
              [sip]\nlisten = [{}]\nworkers = {}\nrecent_calls = 4096\ndrain_seconds = {}\n\
              {}{}{}\n\
-             [api]\nlisten = \"127.0.0.1:0\"\n\n[admin]\nlisten = \"127.0.0.1:0\"\n",
+             [api]\nlisten = \"127.0.0.1:0\"\n\n[admin]\nlisten = \"127.0.0.1:0\"\n{}\n",
             listen.join(", "),
             self.workers,
             self.drain_seconds,
             self.trunks,
             self.numbers,
             self.applications,
+            self.admin,
         )
     }
 }

@@ -191,6 +191,28 @@ async fn applications_do_not_see_one_another() {
 }
 
 #[tokio::test]
+async fn a_pair_belongs_to_one_verification_whoever_asks() {
+    let receiver = Receiver::start().await;
+    let url = receiver.url();
+    let applications = application("demo", "", &[webhook(&url, "")]) + &application("shop", "", &[webhook(&url, "")]);
+    let numbers = format!("{ONE_NUMBER}applications = [\"demo\", \"shop\"]\n");
+    let node = Node::start(Config { numbers, applications, ..Config::new("") }).await;
+    let created = node.api().create(&phone(1)).await;
+    let shop = node.api_of(&key("shop"));
+    shop.ask(&json!({"phone": phone(1)})).await.is_problem(429, "phone-busy");
+    // Both phones may be shown the number, for a call names its caller.
+    let other = shop.create(&phone(2)).await;
+    let caller = Caller::new(node.sip()).await;
+    assert_eq!(caller.call(&other.phone, NUMBER).await, 486);
+    assert_eq!(
+        (shop.status(&other.id).await.as_str(), node.api().status(&created.id).await.as_str()),
+        ("verified", "pending")
+    );
+    assert_eq!(caller.call(&created.phone, NUMBER).await, 486);
+    assert_eq!(node.api().status(&created.id).await, "verified");
+}
+
+#[tokio::test]
 async fn faulty_requests_are_told_every_fault_by_name() {
     let receiver = Receiver::start().await;
     let node = Node::start(Config::new(&receiver.url())).await;

@@ -12,6 +12,7 @@ mod node;
 mod receiver;
 mod wait;
 
+mod admin;
 mod assurance;
 mod crash;
 mod create;

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{JoinHandle, spawn};
 
 use parking_lot::Mutex;
@@ -48,18 +48,20 @@ pub struct Process {
     stdout: Arc<Mutex<String>>,
     stderr: Arc<Mutex<String>>,
     readers: Vec<JoinHandle<()>>,
+    /// Whether the readers are to let their ends of the pipes go.
+    deaf: Arc<AtomicBool>,
 }
 
 impl Process {
     pub fn spawn(command: &mut Command) -> Self {
         let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let (stdout, stderr) = (Arc::default(), Arc::default());
+        let (stdout, stderr, deaf) = (Arc::default(), Arc::default(), Arc::default());
         let readers = vec![
-            read(child.stdout.take().unwrap(), Arc::clone(&stdout)),
-            read(child.stderr.take().unwrap(), Arc::clone(&stderr)),
+            read(child.stdout.take().unwrap(), Arc::clone(&stdout), Arc::clone(&deaf)),
+            read(child.stderr.take().unwrap(), Arc::clone(&stderr), Arc::clone(&deaf)),
         ];
-        Self { child, stdout, stderr, readers }
+        Self { child, stdout, stderr, readers, deaf }
     }
 
     /// Waits for its end; gives the exit code, which a signal does not leave.
@@ -91,6 +93,11 @@ impl Process {
         assert!(sent.unwrap().success());
     }
 
+    /// Closes the reading ends of its output, each when the next line comes.
+    pub fn stop_reading(&self) {
+        self.deaf.store(true, Ordering::SeqCst);
+    }
+
     /// `kill -9`, and nothing of it runs when this returns.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
@@ -111,13 +118,16 @@ impl Drop for Process {
     }
 }
 
-fn read(stream: impl Read + Send + 'static, text: Arc<Mutex<String>>) -> JoinHandle<()> {
+fn read(stream: impl Read + Send + 'static, text: Arc<Mutex<String>>, deaf: Arc<AtomicBool>) -> JoinHandle<()> {
     spawn(move || {
         let mut lines = BufReader::new(stream);
         let mut line = Vec::new();
         while lines.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
             text.lock().push_str(&String::from_utf8_lossy(&line));
             line.clear();
+            if deaf.load(Ordering::SeqCst) {
+                break;
+            }
         }
     })
 }

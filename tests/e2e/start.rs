@@ -86,6 +86,24 @@ async fn sighup_does_not_stop_a_node() {
 }
 
 #[tokio::test]
+async fn a_node_goes_on_when_nobody_reads_what_it_prints_any_more() {
+    let receiver = Receiver::start().await;
+    // Everything is printed, so there is no lack of lines to fail at.
+    let mut node = Node::start(Config { log: "trace", ..Config::new(&receiver.url()) }).await;
+    node.process.stop_reading();
+    node.process.signal("HUP");
+    let caller = Caller::new(node.sip()).await;
+    for index in 0..10 {
+        let created = node.api().create(&phone(index)).await;
+        assert_eq!(caller.call(&created.phone, &created.number).await, 486);
+        receiver.event(&created.id, "verification.verified").await;
+    }
+    assert!(node.process.is_running());
+    node.process.signal("INT");
+    assert_eq!(node.process.exit_code().await, Some(0));
+}
+
+#[tokio::test]
 async fn the_nodes_files_are_for_its_user_alone() {
     use std::os::unix::fs::PermissionsExt;
     let receiver = Receiver::start().await;
