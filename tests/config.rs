@@ -208,10 +208,11 @@ fn what_is_too_many_is_told() {
 }
 
 #[test]
-fn a_public_path_is_warned_of() {
+fn a_public_path_and_an_open_api_are_warned_of() {
     assert!(warnings(&read(SHIPPED).unwrap()).is_empty());
-    let [warning] = &warnings(&read(&full()).unwrap())[..] else { panic!("one warning") };
-    assert!(warning.contains("`carrier-a`"), "{warning}");
+    let [path, api] = &warnings(&read(&full()).unwrap())[..] else { panic!("two warnings") };
+    assert!(path.contains("`carrier-a`"), "{path}");
+    assert!(api.contains("without TLS"), "{api}");
 }
 
 #[test]
