@@ -24,8 +24,11 @@ pub fn init() -> Result<(), ParseError> {
         Err(_) => EnvFilter::new("info"),
     };
     let layer = tracing_subscriber::fmt::layer().with_writer(stderr);
-    let layer =
-        if stderr().is_terminal() { layer.with_target(false).boxed() } else { layer.json().flatten_event(true).boxed() };
+    let layer = if stderr().is_terminal() {
+        layer.with_target(false).boxed()
+    } else {
+        layer.json().flatten_event(true).boxed()
+    };
     tracing_subscriber::registry().with(layer.with_filter(filter_fn(may_speak)).with_filter(filter)).init();
     Ok(())
 }

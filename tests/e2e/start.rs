@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use crate::caller::{Caller, Request};
-use crate::config::{Config, TRUNK, phone};
+use crate::config::{Config, TRUNK, application, phone, webhook};
 use crate::node::{Directory, Node, PROGRAM, Process, serve};
 use crate::receiver::Receiver;
 use crate::wait::until;
@@ -27,7 +27,7 @@ async fn a_second_serve_on_one_data_dir_ends_with_2_and_says_why() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_ends_a_start_with_2_and_its_name() {
+async fn a_port_that_is_taken_ends_a_start_with_1_and_its_name() {
     let receiver = Receiver::start().await;
     let node = Node::start(Config::new(&receiver.url())).await;
     let sip = format!("\"udp://{}\"", node.sip());
@@ -41,7 +41,7 @@ async fn a_port_that_is_taken_ends_a_start_with_2_and_its_name() {
         assert!(text.contains(free));
         fs::write(directory.0.join("config.toml"), text.replace(free, taken)).unwrap();
         let mut second = Process::spawn(&mut serve(&directory.0));
-        assert_eq!(second.exit_code().await, Some(2), "{name}");
+        assert_eq!(second.exit_code().await, Some(1), "{name}");
         assert!(second.stderr().contains(&name), "{name}: {}", second.stderr());
         assert!(!second.stdout().contains("ready"));
     }
@@ -69,6 +69,35 @@ async fn a_broken_file_ends_serve_and_check_with_2_and_the_place_of_every_fault(
         Process::spawn(Command::new(PROGRAM).args(["serve", "-c", "absent.toml"]).current_dir(&directory.0));
     assert_eq!(absent.exit_code().await, Some(2));
     assert!(absent.stderr().contains("absent.toml"));
+}
+
+#[tokio::test]
+async fn a_log_filter_that_cannot_be_read_ends_a_start_with_2() {
+    let directory = Directory::new();
+    fs::write(directory.0.join("config.toml"), Config::new("http://127.0.0.1:9/").text(&[])).unwrap();
+    let mut process = Process::spawn(serve(&directory.0).env("RINGPROOF_LOG", "ringproof=loud"));
+    assert_eq!(process.exit_code().await, Some(2));
+    assert!(process.stderr().contains("RINGPROOF_LOG"), "{}", process.stderr());
+}
+
+#[tokio::test]
+async fn an_application_that_is_removed_has_its_pending_verifications_canceled() {
+    let receiver = Receiver::start().await;
+    let mut node = Node::start(Config::new(&receiver.url())).await;
+    let created = node.api().create(&phone(1)).await;
+    node.process.kill();
+    let before = node.config.applications.clone();
+    node.config.applications = application("other", "", &[webhook(&receiver.url(), "")]);
+    node.restart().await;
+    until("its cancel", async || {
+        (node.metric("ringproof_verifications_total", &["status=\"canceled\""]).await == 1).then_some(())
+    })
+    .await;
+    assert_eq!(Caller::new(node.sip()).await.call(&created.phone, &created.number).await, 486);
+    node.process.kill();
+    node.config.applications = before;
+    node.restart().await;
+    assert_eq!(node.api().status(&created.id).await, "canceled");
 }
 
 #[tokio::test]

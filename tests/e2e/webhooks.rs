@@ -72,6 +72,34 @@ async fn an_endpoint_that_is_down_gets_its_events_when_it_is_up() {
 }
 
 #[tokio::test]
+async fn events_for_an_endpoint_that_is_removed_wait_until_it_is_back() {
+    let (removed, other) = (Receiver::start().await, Receiver::start().await);
+    removed.usually(Reply::Status(500));
+    let mut node = Node::start(Config::new(&removed.url())).await;
+    let created = node.api().create(&phone(1)).await;
+    assert_eq!(Caller::new(node.sip()).await.call(&created.phone, &created.number).await, 486);
+    let first = removed.event(&created.id, "verification.verified").await;
+    node.process.kill();
+    let before = node.config.applications.clone();
+    node.config.applications = application("demo", "", &[webhook(&other.url(), "")]);
+    node.restart().await;
+    node.all_delivered().await;
+    let tries = removed.about(&created.id).len();
+    let second = node.api().create(&phone(2)).await;
+    assert_eq!(Caller::new(node.sip()).await.call(&second.phone, &second.number).await, 486);
+    other.event(&second.id, "verification.verified").await;
+    assert_eq!(removed.about(&created.id).len(), tries, "nothing goes to what is not configured");
+    assert!(other.about(&created.id).is_empty(), "nor to another in its place");
+    node.process.kill();
+    removed.usually(Reply::Status(204));
+    node.config.applications = before;
+    node.restart().await;
+    let all = removed.wait_about(&created.id, tries + 1).await;
+    assert_eq!((all[tries].id(), &all[tries].body), (first.id(), &first.body));
+    node.all_delivered().await;
+}
+
+#[tokio::test]
 async fn events_go_to_their_own_application_and_subscription() {
     let (terminal, picky, other) = (Receiver::start().await, Receiver::start().await, Receiver::start().await);
     let mine = [
