@@ -1,13 +1,16 @@
 //! How a trunk's digits are read: the dialling prefixes and number lengths of its country.
 
-use rlibphonenumber::{PHONE_NUMBER_UTIL, PhoneNumber, Region, get_national_significant_number_owned as significant};
+use rlibphonenumber::{
+    NumberLengthType, PHONE_NUMBER_UTIL, PhoneNumber, Region, get_national_significant_number_owned as significant,
+};
 
 use crate::e164::E164;
 
 /// Prefixes that some country dials before an international number (ITU-T E.164 Annex A calls them international
 /// prefixes). Which of them a country uses is asked of the numbering-plan library.
+/// The longest come first: where one begins another, the longer one is meant.
 const INTERNATIONAL_PREFIXES: [&str; 12] =
-    ["00", "011", "0011", "010", "001", "002", "009", "119", "810", "000", "990", "00700"];
+    ["00700", "0011", "011", "010", "001", "002", "009", "119", "810", "000", "990", "00"];
 
 /// Prefixes that some country dials before a national number, likewise asked of the library.
 const TRUNK_PREFIXES: [&str; 5] = ["0", "8", "1", "06", "01"];
@@ -35,6 +38,9 @@ pub struct UnknownCountry(pub String);
 #[derive(Debug, Clone)]
 pub struct Dialplan {
     country: String,
+    region: Region,
+    /// Whether other countries have the same calling code.
+    shares_code: bool,
     code: u16,
     code_digits: Vec<u8>,
     international_prefixes: Vec<Vec<u8>>,
@@ -65,7 +71,8 @@ impl Dialplan {
         let is_trunk = |prefix: &str| reads_as(format!("{prefix}{example}"), code, &example);
         let is_possible = |length: &u32| {
             let national_number = 5 * 10u64.pow(length - 1);
-            plan.is_possible_number(&PhoneNumber { country_code: code, national_number, ..PhoneNumber::default() })
+            let number = PhoneNumber { country_code: code, national_number, ..PhoneNumber::default() };
+            matches!(plan.is_possible_number_with_reason(&number), Ok(NumberLengthType::IsPossible))
         };
         Ok(Self {
             code: u16::try_from(code).map_err(|_| unknown())?,
@@ -81,7 +88,9 @@ impl Dialplan {
                 .map_or(Vec::new(), |prefix| prefix.as_bytes().to_vec()),
             lengths: (4..=15).filter(is_possible).map(|length| 1 << length).sum(),
             bare_mobile: BARE_MOBILES.iter().find(|(name, _)| *name == country).map(|(_, digit)| *digit),
+            shares_code: plan.get_regions_for_country_calling_code(code).is_some_and(|regions| regions.count() > 1),
             country,
+            region,
             format,
         })
     }
@@ -116,12 +125,26 @@ impl Dialplan {
         if self.has_trunk_prefix(digits) {
             return self.national(&digits[self.trunk_prefix.len()..]);
         }
-        if (self.sends_bare(digits) || self.format == NumberFormat::Nsn)
-            && let Some(number) = self.national(digits)
-        {
-            return Some(number);
+        let bare = self.sends_bare(digits) || self.format == NumberFormat::Nsn;
+        let bare = bare.then(|| self.national(digits)).flatten();
+        let with_code = digits.strip_prefix(&self.code_digits[..]).and_then(|rest| self.national(rest));
+        match (bare, with_code) {
+            // A national number may begin like the country's own code: of two readings the one counts that the plan
+            // has given out.
+            (Some(bare), Some(with_code)) if !is_valid(bare) && is_valid(with_code) => Some(with_code),
+            (bare, with_code) => bare.or(with_code),
         }
-        self.national(digits.strip_prefix(&self.code_digits[..])?)
+    }
+
+    /// Whether a number is one of the trunk's country. Countries that share a calling code are told apart.
+    #[must_use]
+    pub fn is_domestic(&self, number: E164) -> bool {
+        if number.country_code() != self.code {
+            return false;
+        }
+        // What the library knows no country of, test numbers for example, goes by the code alone.
+        let region = || PHONE_NUMBER_UTIL.get_region_for_number(&parsed(number));
+        !self.shares_code || region().is_none_or(|region| region == self.region)
     }
 
     /// Reads a number whose context is global: `+966` before `0500000123` or `500000123` (RFC 3966 5.1.5).
@@ -168,6 +191,24 @@ impl Dialplan {
     }
 }
 
+fn parsed(number: E164) -> PhoneNumber {
+    let code = number.country_code();
+    let digits = number.as_u64().to_string();
+    let national = &digits[code.to_string().len()..];
+    let zeros = national.bytes().take_while(|digit| *digit == b'0').count();
+    PhoneNumber {
+        country_code: code.into(),
+        national_number: national.parse().unwrap_or(0),
+        italian_leading_zero: (zeros > 0).then_some(true),
+        number_of_leading_zeros: i32::try_from(zeros).ok().filter(|zeros| *zeros > 1),
+        ..PhoneNumber::default()
+    }
+}
+
+fn is_valid(number: E164) -> bool {
+    PHONE_NUMBER_UTIL.is_valid_number(&parsed(number))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,6 +233,12 @@ mod tests {
             ("ES", "612345678", "+34612345678"),
             ("IT", "0612345678", "+390612345678"),
             ("AU", "0011447700900123", "+447700900123"),
+            ("QA", "97433123456", "+97433123456"),
+            ("QA", "33123456", "+97433123456"),
+            ("IT", "393123456789", "+393123456789"),
+            ("SG", "6581234567", "+6581234567"),
+            ("HK", "0016581234567", "+6581234567"),
+            ("HK", "00442079460200", "+442079460200"),
         ] {
             assert_eq!(read(country, NumberFormat::Auto, digits).as_deref(), Some(number), "{country} {digits}");
         }
@@ -228,6 +275,17 @@ mod tests {
         assert_eq!(read("966", "0500000123").as_deref(), Some("+966500000123"));
         assert_eq!(read("44", "7700900123").as_deref(), Some("+447700900123"));
         assert_eq!(read("44", "77009001234567"), None);
+    }
+
+    #[test]
+    fn countries_that_share_a_code_are_told_apart() {
+        let domestic = |country: &str, number: &str| {
+            Dialplan::for_country(country, NumberFormat::Auto).unwrap().is_domestic(number.parse().unwrap())
+        };
+        assert!(domestic("US", "+12025550143") && domestic("JM", "+18765551234") && domestic("SA", "+966500000123"));
+        assert!(domestic("GB", "+447700900123"), "a test number goes by its code");
+        assert!(!domestic("US", "+18765551234") && !domestic("US", "+14165551234") && !domestic("SA", "+447700900123"));
+        assert!(!domestic("GB", "+447797712345") && !domestic("RU", "+77012345678"));
     }
 
     #[test]

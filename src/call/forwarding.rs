@@ -1,46 +1,104 @@
 //! Whether somebody's call forwarding brought the call here.
 
 use crate::sip::message::uri::unescape;
-use crate::sip::message::{HeaderName, Message, NameAddr, Uri, name_addr};
+use crate::sip::message::{HeaderName, Message, NameAddr, Params, Uri, name_addr};
 
 /// Causes with which a History-Info entry tells of call forwarding (RFC 7044 5, RFC 4458 2). An entry without one of
 /// them is a proxy's own retargeting.
 const FORWARDING_CAUSES: [&[u8]; 7] = [b"302", b"404", b"408", b"480", b"486", b"487", b"503"];
 
-/// Longest `?headers` part of a URI that is looked at.
-const MAX_HEADERS: usize = 256;
+/// Longest `?headers` part of a URI that is read.
+const MAX_HEADERS: usize = 512;
 
-/// Whether Diversion (RFC 5806) or History-Info (RFC 7044) says that the call was forwarded.
+/// Whether Diversion (RFC 5806) or History-Info (RFC 7044) says that the call was forwarded. What cannot be read may
+/// say so, and counts.
 #[must_use]
 pub fn is_forwarded(message: &Message<'_>) -> bool {
+    let mut entries = message.values(HeaderName::HistoryInfo).flat_map(name_addr::list);
     message.values(HeaderName::Diversion).any(|value| !value.is_empty())
-        || message.values(HeaderName::HistoryInfo).flat_map(name_addr::list).any(is_forwarding_entry)
+        || entries.any(|entry| tells_forwarding(entry).unwrap_or(true))
 }
 
-fn is_forwarding_entry(entry: &[u8]) -> bool {
-    let Some(entry) = NameAddr::parse(entry) else { return false };
-    let is_cause = |value: &[u8]| FORWARDING_CAUSES.contains(&value);
-    if entry.params.value("cause").is_some_and(is_cause) {
-        return true;
+/// `None` where the entry cannot be read.
+fn tells_forwarding(entry: &[u8]) -> Option<bool> {
+    let entry = NameAddr::parse(entry)?;
+    if has_cause(entry.params) {
+        return Some(true);
     }
-    match Uri::parse(entry.uri) {
-        Some(Uri::Sip(uri)) => uri.params.value("cause").is_some_and(is_cause) || reason_in(uri.headers),
-        Some(Uri::Tel(uri)) => uri.params.value("cause").is_some_and(is_cause),
-        _ => false,
+    match Uri::parse(entry.uri)? {
+        Uri::Sip(uri) => Some(has_cause(uri.params) || reason_in(uri.headers)?),
+        Uri::Tel(uri) => Some(has_cause(uri.params)),
+        Uri::Other => Some(false),
     }
 }
 
-/// The older form: a Reason header escaped into the URI, `?Reason=SIP%3Bcause%3D302` (RFC 4244 4.1).
-fn reason_in(headers: &[u8]) -> bool {
+fn has_cause(params: Params<'_>) -> bool {
+    params.value("cause").is_some_and(is_cause)
+}
+
+fn is_cause(value: &[u8]) -> bool {
+    let value = value.trim_ascii();
+    let value = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value);
+    FORWARDING_CAUSES.contains(&value.trim_ascii())
+}
+
+/// The older form: a Reason header escaped into the URI, `?Reason=SIP%3Bcause%3D302` (RFC 4244 4.1). `None` where it is
+/// too long to be read.
+fn reason_in(headers: &[u8]) -> Option<bool> {
     let mut buffer = [0u8; MAX_HEADERS];
-    headers
-        .split(|&byte| byte == b'&')
-        .filter(|header| header.get(..7).is_some_and(|name| name.eq_ignore_ascii_case(b"Reason=")))
-        .any(|header| {
-            let Some(value) = unescape(&header[7..], &mut buffer) else { return false };
-            value.split(|&byte| byte == b';').map(<[u8]>::trim_ascii).any(|part| {
-                part.get(..6).is_some_and(|name| name.eq_ignore_ascii_case(b"cause="))
-                    && FORWARDING_CAUSES.contains(&&part[6..])
-            })
-        })
+    let text = unescape(headers, &mut buffer)?;
+    Some(text.split(|&byte| matches!(byte, b';' | b'&' | b',')).any(|part| {
+        let Some(equals) = memchr::memchr(b'=', part) else { return false };
+        part[..equals].trim_ascii().eq_ignore_ascii_case(b"cause") && is_cause(&part[equals + 1..])
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sip::message::Scanner;
+
+    fn forwarded(field: &str) -> bool {
+        let text = format!("INVITE sip:a@b SIP/2.0\r\n{field}\r\n\r\n");
+        is_forwarded(&Scanner::default().scan(text.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn every_way_to_tell_a_cause_is_read() {
+        for field in [
+            "Diversion: <sip:+447700900777@c>;reason=unconditional",
+            "History-Info: <sip:+447700900777@c;cause=302>;index=1",
+            "History-Info: <sip:a@c>;index=1, <sip:+447700900777@c>;index=1.1;cause=\"302\"",
+            "History-Info: <sip:+447700900777@c?Reason=SIP%3Bcause%3D302>;index=1",
+            "History-Info: <sip:+447700900777@c?X=y&reason=SIP%20%3B%20cause%20%3D%20480%3Btext=\"away\">;index=1",
+            "History-Info: <tel:+447700900777;cause=486>;index=1",
+        ] {
+            assert!(forwarded(field), "{field}");
+        }
+    }
+
+    #[test]
+    fn retargeting_without_a_cause_is_no_forwarding() {
+        let fields = [
+            "History-Info: <sip:+447700900777@c>;index=1;rc=1",
+            "History-Info: <sip:a@c;cause=380>;index=1",
+            "Diversion:",
+        ];
+        for field in fields {
+            assert!(!forwarded(field), "{field}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_counts_as_forwarded() {
+        let long = format!("History-Info: <sip:a@c?Reason={}>;index=1", "x".repeat(2 * MAX_HEADERS));
+        for field in [
+            "History-Info: \"O\"Brien\" <sip:+447700900777@c;cause=302>;index=1",
+            "History-Info: \"open <sip:a@c>;index=1, <sip:b@c;cause=302>;index=2",
+            "History-Info: <sip:a@c;cause=302",
+            &long,
+        ] {
+            assert!(forwarded(field), "{field}");
+        }
+    }
 }

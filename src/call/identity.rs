@@ -13,8 +13,9 @@ use crate::sip::message::{HeaderName, Message, NameAddr, Uri, name_addr};
 pub struct Identity {
     /// The number that counts and the header that gave it, or why there is none.
     pub caller: Result<(E164, CallerSource), Reason>,
-    /// The number of P-Asserted-Identity, where the trunk's sources list it.
-    pub asserted: Option<E164>,
+    /// What P-Asserted-Identity says, where the trunk's sources list it or its assertions are trusted: a number, nothing
+    /// (`Ok(None)`), or why it is unusable.
+    pub asserted: Result<Option<E164>, Reason>,
     /// The number of From.
     pub presented: Option<E164>,
     /// Whether the caller's number may be shown.
@@ -24,7 +25,7 @@ pub struct Identity {
 /// Reads who calls.
 #[must_use]
 pub fn read(message: &Message<'_>, from: &NameAddr<'_>, trunk: &Trunk) -> Identity {
-    let presented = value_of(from, trunk);
+    let presented = Uri::parse(from.uri).map_or(Reading::Invalid, |uri| number::read(&uri, &trunk.dialplan));
     let asserted = asserted(message, trunk);
     // A source that holds nothing like a number gives way to the next; one that holds an unusable number does not,
     // for what comes after it would be a guess at whom the network meant.
@@ -54,14 +55,16 @@ pub fn read(message: &Message<'_>, from: &NameAddr<'_>, trunk: &Trunk) -> Identi
         Ok(_) if restricted => Presentation::Restricted,
         Ok(_) => Presentation::Allowed,
     };
-    let listed = trunk.sources.contains(&CallerSource::Pai);
-    let number = |reading| if let Reading::Number(number) = reading { Some(number) } else { None };
-    Identity {
-        caller,
-        asserted: asserted.ok().filter(|_| listed).and_then(number),
-        presented: number(presented),
-        presentation,
-    }
+    let heeded = trunk.sources.contains(&CallerSource::Pai) || trunk.asserted_trust.is_trusted();
+    let asserted = match asserted {
+        _ if !heeded => Ok(None),
+        Ok(Reading::Nothing) => Ok(None),
+        Ok(Reading::Number(number)) => Ok(Some(number)),
+        Ok(Reading::Invalid) => Err(Reason::CliInvalid),
+        Err(Ambiguous) => Err(Reason::CliAmbiguous),
+    };
+    let presented = if let Reading::Number(number) = presented { Some(number) } else { None };
+    Identity { caller, asserted, presented, presentation }
 }
 
 /// Several asserted identities that are not one number in its two forms.
@@ -69,16 +72,18 @@ pub fn read(message: &Message<'_>, from: &NameAddr<'_>, trunk: &Trunk) -> Identi
 struct Ambiguous;
 
 /// P-Asserted-Identity holds one value, or one sip and one tel value for the same number (RFC 3325 9.1). A value
-/// without a number, such as a name, says nothing.
+/// without a number, such as a name, says nothing; one that cannot be read may hide whom the network means, and is
+/// unusable.
 fn asserted(message: &Message<'_>, trunk: &Trunk) -> Result<Reading, Ambiguous> {
     let mut found = Reading::Nothing;
     let mut values = 0;
     let mut tel_values = 0;
     for value in message.values(HeaderName::PAssertedIdentity).flat_map(name_addr::list) {
-        let Some(value) = NameAddr::parse(value) else { continue };
         values += 1;
-        tel_values += usize::from(matches!(Uri::parse(value.uri), Some(Uri::Tel(_))));
-        found = match (found, value_of(&value, trunk)) {
+        let uri = NameAddr::parse(value).and_then(|value| Uri::parse(value.uri));
+        tel_values += usize::from(matches!(uri, Some(Uri::Tel(_))));
+        let reading = uri.map_or(Reading::Invalid, |uri| number::read(&uri, &trunk.dialplan));
+        found = match (found, reading) {
             (first, Reading::Nothing) => first,
             (Reading::Nothing, second) => second,
             (first, second) if first == second => first,
@@ -86,8 +91,4 @@ fn asserted(message: &Message<'_>, trunk: &Trunk) -> Result<Reading, Ambiguous> 
         };
     }
     if values > 2 || values == 2 && tel_values != 1 { Err(Ambiguous) } else { Ok(found) }
-}
-
-fn value_of(value: &NameAddr<'_>, trunk: &Trunk) -> Reading {
-    Uri::parse(value.uri).map_or(Reading::Nothing, |uri| number::read(&uri, &trunk.dialplan))
 }

@@ -48,19 +48,16 @@ pub fn judge(invite: &Invite<'_>, id: TrunkId, trunk: &Trunk, is_own: impl Fn(E1
         // Over UDP a stranger can send with the peer's address.
         assurance = assurance.min(Assurance::C);
     }
-    let presented = match caller {
-        Ok((number, source)) => {
-            let difference = difference(&identity, number, source, trunk.asserted_trust);
-            if let Some((reason, _)) = difference {
-                reasons = reasons.with(reason);
-                if reason == Reason::FromPaiMismatch {
-                    assurance = Assurance::D;
-                }
-            }
-            difference.map(|(_, presented)| presented)
+    let mut presented = None;
+    if let Ok((number, source)) = caller
+        && let Some(difference) = difference(&identity, number, source, trunk.asserted_trust)
+    {
+        reasons = reasons.with(difference.reason);
+        presented = difference.presented;
+        if difference.reason != Reason::PresentedDiffers {
+            assurance = Assurance::D;
         }
-        Err(_) => None,
-    };
+    }
     if forwarding::is_forwarded(&invite.message) {
         reasons = reasons.with(Reason::Forwarded);
         assurance = match trunk.forwarded {
@@ -88,23 +85,31 @@ fn level(trunk: &Trunk, caller: E164, source: CallerSource) -> Assurance {
         (CallerSource::From, _) | (_, Trust::None | Trust::Customer) => Assurance::C,
         (CallerSource::Pai, Trust::OnNet) => Assurance::A,
         (CallerSource::Pai, Trust::Operator) => {
-            let domestic = trunk.scope == Scope::National && caller.country_code() == trunk.dialplan.country_code();
+            let domestic = trunk.scope == Scope::National && trunk.dialplan.is_domestic(caller);
             if domestic { Assurance::B } else { Assurance::C }
         }
     }
 }
 
-/// Where From and the asserted identity name two numbers: the one that does not count, and what that means. A network
-/// that is trusted to assert may let its customer present another number; anywhere else it is a contrary sign.
-fn difference(identity: &Identity, caller: E164, source: CallerSource, trust: Trust) -> Option<(Reason, E164)> {
-    let trusted = matches!(trust, Trust::Operator | Trust::OnNet);
-    let other = match source {
-        CallerSource::Pai => identity.presented?,
-        CallerSource::From => identity.asserted?,
+/// Where From and the asserted identity are at odds.
+struct Difference {
+    reason: Reason,
+    /// The number of the two that does not count.
+    presented: Option<E164>,
+}
+
+/// Compares From with the asserted identity. A network that is trusted to assert may let its customer present another
+/// number; anywhere else another number, or an asserted identity that is unusable beside From, is a contrary sign.
+fn difference(identity: &Identity, caller: E164, source: CallerSource, trust: Trust) -> Option<Difference> {
+    let (other, reason) = match source {
+        CallerSource::Pai if trust.is_trusted() => (identity.presented?, Reason::PresentedDiffers),
+        CallerSource::Pai => (identity.presented?, Reason::FromPaiMismatch),
+        CallerSource::From => match identity.asserted {
+            Ok(asserted) => (asserted?, Reason::FromPaiMismatch),
+            Err(reason) => return Some(Difference { reason, presented: None }),
+        },
     };
-    let reason =
-        if source == CallerSource::Pai && trusted { Reason::PresentedDiffers } else { Reason::FromPaiMismatch };
-    (other != caller).then_some((reason, other))
+    (other != caller).then_some(Difference { reason, presented: Some(other) })
 }
 
 /// The dialled number: the reading that is one of our numbers, else the dialplan's.

@@ -8,6 +8,9 @@ use crate::sip::message::{Params, Uri};
 /// Longest user part that is looked at, escapes decoded.
 const MAX_USER: usize = 64;
 
+/// Digits from which on a user that begins with a letter is no name such as `trunk1`, but a number in disguise.
+const NUMBER_IN_A_NAME: usize = 7;
+
 /// What a URI says about a telephone number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reading {
@@ -49,7 +52,8 @@ pub fn candidates(uri: &Uri<'_>, plan: &Dialplan) -> impl Iterator<Item = E164> 
 fn subscriber(user: &[u8], params: Params<'_>, plan: &Dialplan) -> Reading {
     let mut digits = Digits::default();
     let readable = digits.collect(user);
-    if !digits.any_but_zero() || user.first().is_some_and(u8::is_ascii_alphabetic) {
+    let is_name = user.first().is_some_and(u8::is_ascii_alphabetic) && digits.length < NUMBER_IN_A_NAME;
+    if !digits.any_but_zero() || is_name {
         return Reading::Nothing;
     }
     if !readable {
@@ -157,6 +161,7 @@ mod tests {
             "sip:+0500000123@c",
             "sip:1234#447700900123@c",
             "sip:+4477009001234567@c",
+            "sip:u+447700900123@c",
             "tel:2020;phone-context=+44",
             &long,
         ] {

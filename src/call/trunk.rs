@@ -61,6 +61,14 @@ pub enum Trust {
     OnNet,
 }
 
+impl Trust {
+    /// Whether an asserted number can be relied on to be the line that calls.
+    #[must_use]
+    pub const fn is_trusted(self) -> bool {
+        matches!(self, Self::Operator | Self::OnNet)
+    }
+}
+
 /// What a number that the caller withholds is good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Restricted {
