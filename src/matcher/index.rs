@@ -37,8 +37,10 @@ pub enum Met {
     Nothing,
     /// The call has the pair now: it is `Claiming`.
     Won(Pending),
-    /// Another call has it: this one waits for the same outcome.
+    /// Another call has it, or it is being ended: this one waits for the same outcome.
     Joined,
+    /// Its window is over and nobody has noticed yet: it is `Ending` now, and the caller must end it.
+    Overdue(Pending),
     /// The call's level is too low for this verification.
     TooLow(Pending),
     /// The verification has ended, or its window has.
@@ -85,12 +87,6 @@ impl Matcher {
         }
     }
 
-    /// Whether a pair could be reserved.
-    #[must_use]
-    pub fn is_free(&self, key: PairKey, now: BootTime) -> bool {
-        self.pairs.get(&key).is_none_or(|state| matches!(*state, State::Resting(rest) if rest.until <= now))
-    }
-
     /// When a pair may be free: the end of its rest or of its window.
     #[must_use]
     pub fn busy_until(&self, key: PairKey, now: BootTime) -> BootTime {
@@ -106,14 +102,20 @@ impl Matcher {
         self.pairs.remove_if(&key, |_, state| *state == State::Reserved(id));
     }
 
-    /// Makes a committed verification matchable. What the pair was before is replaced: a reservation, or the
-    /// verification that this one supersedes.
-    pub fn activate(&self, key: PairKey, pending: Pending) {
-        if let Some(State::Ending(superseded)) = self.pairs.insert(key, State::Pending(pending)) {
+    /// Makes a committed verification matchable. What the pair was before is replaced: a reservation, a rest, or the
+    /// verification that this one supersedes. `leave` runs under the same hold and its result is handed on.
+    pub fn activate<T>(&self, key: PairKey, pending: Pending, leave: impl FnOnce() -> T) -> T {
+        let mut before = self.pairs.entry(key).or_insert(State::Reserved(pending.id));
+        let result = leave();
+        let superseded = if let State::Ending(superseded) = *before { Some(superseded) } else { None };
+        *before = State::Pending(pending);
+        drop(before);
+        if let Some(superseded) = superseded {
             self.uncount(superseded);
         }
         self.count(pending);
         self.buckets.lock().add(pending.deadline, key);
+        result
     }
 
     /// Puts a pair to rest that rested or ended before this node started.
@@ -126,12 +128,10 @@ impl Matcher {
     pub fn meet(&self, key: PairKey, now: BootTime, level: Assurance, enter: impl FnOnce() -> bool) -> Met {
         let Some(mut entry) = self.pairs.get_mut(&key) else { return Met::Nothing };
         match *entry {
-            State::Pending(pending) if now >= pending.deadline => Met::Rested(Rest {
-                id: pending.id,
-                status: super::verification::Status::Expired,
-                since: pending.deadline,
-                until: pending.deadline,
-            }),
+            State::Pending(pending) if now >= pending.deadline => {
+                *entry = State::Ending(pending);
+                Met::Overdue(pending)
+            }
             State::Pending(pending) if level < pending.minimum => Met::TooLow(pending),
             State::Pending(pending) => {
                 if !enter() {
@@ -140,7 +140,7 @@ impl Matcher {
                 *entry = State::Claiming(pending);
                 Met::Won(pending)
             }
-            State::Claiming(_) => {
+            State::Claiming(_) | State::Ending(_) => {
                 if enter() {
                     Met::Joined
                 } else {
@@ -148,7 +148,7 @@ impl Matcher {
                 }
             }
             State::Resting(rest) => Met::Rested(rest),
-            State::Reserved(_) | State::Ending(_) => Met::Nothing,
+            State::Reserved(_) => Met::Nothing,
         }
     }
 

@@ -12,6 +12,7 @@ use super::request::{Answer, CancelError, Idempotency, RequestError};
 use super::settings::ApplicationId;
 use super::{Core, Verify};
 use crate::call::assurance::{Reason, Reasons};
+use crate::e164::E164;
 use crate::matcher::index::EndMet;
 use crate::matcher::pair::{PairKey, Pending, Rest};
 use crate::matcher::verification::{Status, Verification, VerificationId};
@@ -32,7 +33,7 @@ impl Verify {
             Begun::Repeat(answer) => return Ok(answer),
             Begun::Run(turn) => turn,
         };
-        let (key, pending) = loop {
+        let (key, pending, phone) = loop {
             let row = core.store.verification(id).await.map_err(|error| unavailable(&error))?;
             let row = row.filter(|row| row.application == *name).ok_or(CancelError::NotFound)?;
             if row.status != Status::Pending {
@@ -40,7 +41,7 @@ impl Verify {
             }
             let key = core.pair(row.phone, row.number);
             match core.begin_end(key, id).await {
-                EndMet::Begun(pending) => break (key, pending),
+                EndMet::Begun(pending) => break (key, pending, row.phone),
                 EndMet::Busy => {}
                 // Pending on disk but not in memory: its end has just been committed, or it waits for a restart.
                 EndMet::Gone => {
@@ -63,7 +64,7 @@ impl Verify {
         let (done, answer) = oneshot::channel();
         let keeper = Arc::clone(core);
         core.store.end(step, move |result| {
-            keeper.ended(key, pending, Status::Canceled, &result);
+            keeper.ended(key, pending, Some(phone), Status::Canceled, &result);
             drop(turn);
             // The client may have gone; the end stands all the same.
             let _ = done.send(result);
@@ -80,11 +81,13 @@ impl Verify {
 }
 
 impl Core {
-    /// What follows the commit of an end, or its failure.
+    /// What follows the commit of an end, or its failure. `phone` is the verification's, where it is known without
+    /// the row.
     pub(super) fn ended(
         &self,
         key: PairKey,
         pending: Pending,
+        phone: Option<E164>,
         status: Status,
         result: &Result<Option<Verification>, StepError>,
     ) {
@@ -97,7 +100,9 @@ impl Core {
         let since = if status == Status::Expired { pending.deadline } else { now };
         let rest = Rest { id: pending.id, status, since, until: now.plus(self.cool_down(pending.number)) };
         let waiters = self.matcher.settle(key, rest, || self.claims.leave(key));
-        self.free_place(pending, verification.as_ref());
+        if let Some(phone) = phone.or(verification.as_ref().map(|verification| verification.phone)) {
+            self.limits[usize::from(pending.application)].free_place(phone);
+        }
         tell(waiters, Outcome::Durable);
     }
 }

@@ -145,22 +145,22 @@ impl Core {
             self.keep(superseded);
             return;
         }
-        if let Some(old) = superseded {
-            self.limits[usize::from(old.pending.application)].free_place(phone);
-            let waiters = if old.key == key {
-                self.matcher.activate(key, pending);
-                self.claims.leave(key)
-            } else {
-                self.matcher.activate(key, pending);
-                let now = (self.clock.boot)();
-                let until = now.plus(self.cool_down(old.pending.number));
-                let rest = Rest { id: old.pending.id, status: Status::Canceled, since: now, until };
-                self.matcher.settle(old.key, rest, || self.claims.leave(old.key))
-            };
-            tell(waiters, Outcome::Durable);
-        } else {
-            self.matcher.activate(key, pending);
-        }
+        let waiters = match superseded {
+            None => self.matcher.activate(key, pending, Vec::new),
+            Some(old) => {
+                self.limits[usize::from(old.pending.application)].free_place(phone);
+                if old.key == key {
+                    self.matcher.activate(key, pending, || self.claims.leave(key))
+                } else {
+                    self.matcher.activate(key, pending, || ());
+                    let now = (self.clock.boot)();
+                    let until = now.plus(self.cool_down(old.pending.number));
+                    let rest = Rest { id: old.pending.id, status: Status::Canceled, since: now, until };
+                    self.matcher.settle(old.key, rest, || self.claims.leave(old.key))
+                }
+            }
+        };
+        tell(waiters, Outcome::Durable);
     }
 
     /// Lets a verification that was to be superseded go on.

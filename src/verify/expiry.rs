@@ -1,7 +1,7 @@
 //! What time alone does: windows end, rests end, old records go.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
@@ -9,6 +9,7 @@ use ulid::Ulid;
 
 use super::{Core, Verify};
 use crate::call::assurance::Reasons;
+use crate::matcher::pair::{PairKey, Pending};
 use crate::matcher::verification::Status;
 use crate::outbox::event::EventId;
 use crate::store::End;
@@ -32,7 +33,11 @@ impl Verify {
         loop {
             tokio::select! {
                 () = async { drop(stop.wait_for(|stop| *stop).await) } => return,
-                _ = tick.tick() => self.core.expire_due().await,
+                _ = tick.tick() => tokio::select! {
+                    // A chunk whose outcome the store does not know yet is settled by the store alone.
+                    () = async { drop(stop.wait_for(|stop| *stop).await) } => return,
+                    () = self.core.expire_due() => {}
+                },
                 _ = tidy.tick() => {
                     self.core.store.purge((self.core.clock.utc)());
                     for limits in &self.core.limits {
@@ -55,21 +60,13 @@ impl Core {
                 continue;
             }
             let at = (self.clock.utc)();
-            let end = |id| End {
-                verification: id,
-                status: Status::Expired,
-                reasons: Reasons::NONE,
-                event: EventId(Ulid::generate()),
-                at,
-                idempotency: None,
-            };
-            let steps = expired.ended.iter().map(|(_, pending)| end(pending.id)).collect();
+            let steps = expired.ended.iter().map(|(_, pending)| expire(*pending, at)).collect();
             let (done, over) = oneshot::channel();
             let keeper = Arc::clone(self);
             self.store.expire(steps, move |results| {
                 let failed = results.iter().any(Result::is_err);
                 for ((key, pending), result) in expired.ended.into_iter().zip(results) {
-                    keeper.ended(key, pending, Status::Expired, &result);
+                    keeper.ended(key, pending, None, Status::Expired, &result);
                 }
                 // Nobody listens any more when the node stops.
                 let _ = done.send(failed);
@@ -82,6 +79,14 @@ impl Core {
         self.gauges();
     }
 
+    /// Ends one window that is over, ahead of its turn: what follows from it is told in order.
+    pub(super) fn expire_now(self: &Arc<Self>, key: PairKey, pending: Pending) {
+        let keeper = Arc::clone(self);
+        self.store.end(expire(pending, (self.clock.utc)()), move |result| {
+            keeper.ended(key, pending, None, Status::Expired, &result);
+        });
+    }
+
     fn gauges(&self) {
         let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.metrics.verifications_pending.set(count(self.matcher.pending_count()));
@@ -89,5 +94,16 @@ impl Core {
         if let Some(age) = self.recent.last_age() {
             self.metrics.recent_calls_age.set(count(age));
         }
+    }
+}
+
+fn expire(pending: Pending, at: SystemTime) -> End {
+    End {
+        verification: pending.id,
+        status: Status::Expired,
+        reasons: Reasons::NONE,
+        event: EventId(Ulid::generate()),
+        at,
+        idempotency: None,
     }
 }

@@ -25,7 +25,7 @@ use prometheus::IntCounter;
 
 use crate::e164::E164;
 use crate::matcher::index::Matcher;
-use crate::matcher::pair::{PairKey, Pending};
+use crate::matcher::pair::PairKey;
 use crate::matcher::verification::{Verification, VerificationId};
 use crate::store::Store;
 use crate::telemetry::health::Health;
@@ -129,13 +129,6 @@ impl Core {
 
     fn cool_down(&self, number: E164) -> Duration {
         self.settings.numbers.find(number).map_or(Duration::ZERO, |range| range.cool_down)
-    }
-
-    /// Gives back the place that an ended verification had among its phone's pending ones.
-    fn free_place(&self, pending: Pending, verification: Option<&Verification>) {
-        if let Some(verification) = verification {
-            self.limits[usize::from(pending.application)].free_place(verification.phone);
-        }
     }
 }
 

@@ -5,7 +5,7 @@ use ulid::Ulid;
 use super::{Core, Verify};
 use crate::call::assurance::Reasons;
 use crate::matcher::pair::{LATE, Pending, Rest};
-use crate::matcher::verification::Status;
+use crate::matcher::verification::{Status, VerificationId};
 use crate::outbox::event::EventId;
 use crate::store::{End, StoreError};
 
@@ -36,6 +36,16 @@ impl Verify {
             resting: recovered.resting.len(),
             deliveries: recovered.backlog,
         };
+        // Rests first: a newer verification that took the place of one that rests must stand.
+        for row in recovered.resting {
+            let ago = utc.duration_since(row.ended_at).unwrap_or_default();
+            let left = core.cool_down(row.number).saturating_sub(ago);
+            let rest = Rest { id: row.id, status: row.status, since: now.minus(ago), until: now.plus(left) };
+            let key = core.pair(row.phone, row.number);
+            if rest.known_until() > now {
+                core.matcher.rest(key, rest);
+            }
+        }
         let applications = &core.settings.applications;
         let place = |name: &str| applications.iter().position(|application| application.name == name);
         for row in recovered.pending {
@@ -56,17 +66,7 @@ impl Verify {
                 number: row.number,
             };
             core.limits[usize::from(application)].restore_place(row.phone);
-            core.matcher.activate(core.pair(row.phone, row.number), pending);
-        }
-        for row in recovered.resting {
-            let ago = utc.duration_since(row.ended_at).unwrap_or_default();
-            let left = core.cool_down(row.number).saturating_sub(ago);
-            let rest = Rest { id: row.id, status: row.status, since: now.minus(ago), until: now.plus(left) };
-            let key = core.pair(row.phone, row.number);
-            // The pair may have a newer verification, which took this one's place.
-            if rest.known_until() > now && core.matcher.pending(key, now).is_none() {
-                core.matcher.rest(key, rest);
-            }
+            core.matcher.activate(core.pair(row.phone, row.number), pending, || ());
         }
         for call in recovered.claimed_calls {
             core.recent.note_claim(call, now);
@@ -77,7 +77,7 @@ impl Verify {
 
 impl Core {
     /// Ends a verification whose application is no longer configured.
-    fn cancel_orphan(&self, id: crate::matcher::verification::VerificationId) {
+    fn cancel_orphan(&self, id: VerificationId) {
         let step = End {
             verification: id,
             status: Status::Canceled,

@@ -112,6 +112,11 @@ impl Core {
                 self.note(pending.id, EventType::CallReceived, event, reasons, seen);
                 (Taken::Refuse, CallOutcome::TooLow)
             }
+            Met::Overdue(pending) => {
+                self.expire_now(key, pending);
+                self.note(pending.id, EventType::LateCall, event, Reasons::of(Reason::LateCall), seen);
+                (Taken::Refuse, CallOutcome::Late)
+            }
             Met::Rested(rest) if rest.status == Status::Expired && now.since(rest.since) <= LATE => {
                 self.note(rest.id, EventType::LateCall, event, Reasons::of(Reason::LateCall), seen);
                 (Taken::Refuse, CallOutcome::Late)
@@ -140,24 +145,30 @@ impl Core {
             call: self.facts(event),
             at: (self.clock.utc)(),
         };
-        let (keeper, call) = (Arc::clone(self), event.key);
+        let (keeper, call, phone) = (Arc::clone(self), event.key, event.caller);
         self.store.claim(step, move |result| {
             if result.is_ok() {
                 keeper.recent.note_claim(call, (keeper.clock.boot)());
             } else {
                 keeper.recent.forget_call(call);
             }
-            keeper.claimed(key, pending, &result);
+            keeper.claimed(key, pending, phone, &result);
         });
     }
 
     /// What follows the commit of a claim, or its failure.
-    fn claimed(&self, key: PairKey, pending: Pending, result: &Result<Option<Verification>, StepError>) {
+    fn claimed(
+        &self,
+        key: PairKey,
+        pending: Pending,
+        phone: Option<E164>,
+        result: &Result<Option<Verification>, StepError>,
+    ) {
         if let Ok(None) = result {
             // The row had ended although memory held it pending: its end stands and nobody was verified.
             tracing::error!(verification = %pending.id, "a claimed verification was not pending in the store");
         }
-        self.ended(key, pending, Status::Verified, result);
+        self.ended(key, pending, phone, Status::Verified, result);
     }
 
     /// Records a call that did not verify, once a call, and not without end.

@@ -100,6 +100,16 @@ async fn a_window_that_is_over_expires_once_and_a_call_within_a_minute_is_late()
 }
 
 #[tokio::test]
+async fn a_call_after_a_window_that_nobody_has_noticed_is_over_is_told_after_its_end() {
+    let mut rig = Rig::new(clock!(), 1);
+    let id = rig.create(wish()).await.unwrap();
+    rig.pass(Duration::from_mins(2));
+    assert_eq!(rig.call(call(1)).await, None);
+    assert_eq!(rig.events().await, [EventType::Created, EventType::Expired, EventType::LateCall]);
+    assert_eq!(rig.get(id).await.status, Status::Expired);
+}
+
+#[tokio::test]
 async fn a_call_after_a_cancel_or_long_after_the_window_tells_nobody() {
     let mut rig = Rig::new(clock!(), 1);
     let id = rig.create(wish()).await.unwrap();
@@ -206,13 +216,28 @@ async fn what_was_pending_is_pending_after_a_restart_and_the_rest_is_not() {
     rig.verify.cancel(DEMO, canceled, None).await.unwrap();
     rig.store.close();
     rig.pass(Duration::from_secs(30));
-    let rig = Rig::over(rig.folder, (now, clock), 2);
+    let rig = Rig::over(rig.folder, (now, clock), 2, Duration::from_mins(1));
     let restored = rig.verify.recover().unwrap();
     assert_eq!((restored.pending, restored.resting), (1, 1));
     assert!(matches!(rig.create(wish()).await, Err(CreateError::PhoneBusy { .. })), "one pends, one rests");
     rig.pass(Duration::from_secs(89));
     let number = rig.get(pending).await.number;
     assert_eq!(rig.call(CallEvent { dialled: Some(number), ..call(1) }).await, Some(Outcome::Durable));
+}
+
+#[tokio::test]
+async fn a_replacement_whose_window_ended_while_the_node_was_down_expires_at_start() {
+    let (now, clock) = clock!();
+    let rest = Duration::from_mins(5);
+    let rig = Rig::over(tempfile::tempdir().unwrap(), (now, clock), 1, rest);
+    let first = rig.create(wish()).await.unwrap();
+    let second = rig.create(NewVerification { replaces: Some(first), ..wish() }).await.unwrap();
+    rig.store.close();
+    rig.pass(Duration::from_mins(3));
+    let rig = Rig::over(rig.folder, (now, clock), 1, rest);
+    rig.verify.recover().unwrap();
+    rig.verify.core.expire_due().await;
+    assert_eq!(rig.get(second).await.status, Status::Expired, "the rest of the first does not hide it");
 }
 
 /// The application with one number range, its store and its clock.
@@ -226,10 +251,10 @@ struct Rig {
 
 impl Rig {
     fn new(clock: (&'static AtomicU64, Clock), numbers: u32) -> Self {
-        Self::over(tempfile::tempdir().unwrap(), clock, numbers)
+        Self::over(tempfile::tempdir().unwrap(), clock, numbers, Duration::from_mins(1))
     }
 
-    fn over(folder: TempDir, (now, clock): (&'static AtomicU64, Clock), numbers: u32) -> Self {
+    fn over(folder: TempDir, (now, clock): (&'static AtomicU64, Clock), numbers: u32, cool_down: Duration) -> Self {
         let settings = Settings {
             applications: vec![Application {
                 name: "demo".to_owned(),
@@ -243,7 +268,7 @@ impl Rig {
                 count: numbers,
                 trunks: vec![TrunkId(0)],
                 applications: vec![DEMO],
-                cool_down: Duration::from_mins(1),
+                cool_down,
             }]),
             trunks: vec!["local".to_owned()],
         };

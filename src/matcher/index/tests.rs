@@ -30,7 +30,7 @@ fn rest(id_number: u128, until: u64) -> Rest {
 fn with_pending() -> Matcher {
     let matcher = Matcher::default();
     assert!(matcher.reserve(KEY, id(7), NOW));
-    matcher.activate(KEY, pending(7, 70_000));
+    matcher.activate(KEY, pending(7, 70_000), || ());
     matcher
 }
 
@@ -41,9 +41,9 @@ fn a_reserved_pair_does_not_match() {
     assert!(!matcher.reserve(KEY, id(8), NOW));
     assert_eq!(matcher.meet(KEY, NOW, Assurance::A, || true), Met::Nothing);
     matcher.release(KEY, id(8));
-    assert!(!matcher.is_free(KEY, NOW), "another's release changes nothing");
+    assert!(!matcher.reserve(KEY, id(9), NOW), "another's release changes nothing");
     matcher.release(KEY, id(7));
-    assert!(matcher.is_free(KEY, NOW));
+    assert!(matcher.reserve(KEY, id(9), NOW));
 }
 
 #[test]
@@ -82,11 +82,11 @@ fn a_call_below_the_minimum_leaves_the_pair_pending() {
 }
 
 #[test]
-fn a_call_after_the_window_is_late_even_before_expiry_ran() {
+fn a_call_after_the_window_begins_its_end_where_nobody_has() {
     let matcher = with_pending();
-    assert!(
-        matches!(matcher.meet(KEY, BootTime(70_000), Assurance::A, || true), Met::Rested(rest) if rest.id == id(7))
-    );
+    assert_eq!(matcher.meet(KEY, BootTime(70_000), Assurance::A, || true), Met::Overdue(pending(7, 70_000)));
+    assert_eq!(matcher.meet(KEY, BootTime(70_000), Assurance::A, || true), Met::Joined, "the next waits for the end");
+    assert!(matcher.expire(BootTime(71_000), 10).ended.is_empty(), "it is ended once");
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn an_end_waits_for_a_claim_and_excludes_one() {
     assert!(joined);
     matcher.undo(KEY, id(7), || ());
     assert!(matches!(matcher.begin_end(KEY, id(7), || ()), EndMet::Begun(_)));
-    assert_eq!(matcher.meet(KEY, NOW, Assurance::A, || true), Met::Nothing);
+    assert_eq!(matcher.meet(KEY, NOW, Assurance::A, || true), Met::Joined, "a call waits how the end goes");
 }
 
 #[test]
@@ -131,8 +131,10 @@ fn an_expired_pair_is_known_for_a_minute_though_it_is_free_before() {
     let expired = Rest { id: id(7), status: Status::Expired, since: BootTime(70_000), until: BootTime(70_000) };
     matcher.settle(KEY, expired, || ());
     matcher.expire(BootTime(129_999), 10);
-    assert!(matcher.is_free(KEY, BootTime(129_999)));
     assert_eq!(matcher.meet(KEY, BootTime(129_999), Assurance::C, || true), Met::Rested(expired));
+    assert!(matcher.reserve(KEY, id(8), BootTime(129_999)), "it is free all the same");
+    matcher.release(KEY, id(8));
+    matcher.rest(KEY, expired);
     matcher.expire(BootTime(130_000), 10);
     assert_eq!(matcher.meet(KEY, BootTime(130_000), Assurance::C, || true), Met::Nothing);
 }
@@ -141,7 +143,7 @@ fn an_expired_pair_is_known_for_a_minute_though_it_is_free_before() {
 fn the_only_pending_verification_of_a_number_is_known() {
     let matcher = with_pending();
     assert_eq!(matcher.only_pending_on(number()), Some(id(7)));
-    matcher.activate(PairKey(2), pending(9, 80_000));
+    matcher.activate(PairKey(2), pending(9, 80_000), || ());
     assert_eq!(matcher.only_pending_on(number()), None);
     matcher.meet(KEY, NOW, Assurance::C, || true);
     matcher.settle(KEY, rest(7, 130_000), || ());
@@ -192,14 +194,21 @@ proptest! {
                     reserved = Some(newest);
                 },
                 Step::Activate => if let Some(number) = reserved.take() {
-                    matcher.activate(KEY, pending(number, now + 60_000));
+                    matcher.activate(KEY, pending(number, now + 60_000), || ());
                 },
                 Step::Release => if let Some(number) = reserved.take() {
                     matcher.release(KEY, id(number));
                 },
-                Step::Call => if let Met::Won(won) = matcher.meet(KEY, BootTime(now), Assurance::C, || true) {
-                    prop_assert!(busy.is_none() && !ended.contains(&won.id) && now < won.deadline.0);
-                    busy = Some(won);
+                Step::Call => match matcher.meet(KEY, BootTime(now), Assurance::C, || true) {
+                    Met::Won(won) => {
+                        prop_assert!(busy.is_none() && !ended.contains(&won.id) && now < won.deadline.0);
+                        busy = Some(won);
+                    }
+                    Met::Overdue(over) => {
+                        prop_assert!(busy.is_none() && !ended.contains(&over.id) && now >= over.deadline.0);
+                        busy = Some(over);
+                    }
+                    _ => {}
                 },
                 Step::End => if let EndMet::Begun(begun) = matcher.begin_end(KEY, id(newest), || ()) {
                     prop_assert!(busy.is_none() && !ended.contains(&begun.id));
