@@ -97,7 +97,10 @@ fn run(configuration: Configuration) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(&format!("the system gives no threads: {error}")),
     };
-    match runtime.block_on(serve(configuration)) {
+    let served = runtime.block_on(serve(configuration));
+    // A thread that hangs in a read or write of a sick disk must not hold the process.
+    runtime.shutdown_background();
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is_misuse() => {
             eprintln!("{error}");

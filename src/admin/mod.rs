@@ -3,7 +3,6 @@
 //! Owns `/metrics` (Prometheus text format 0.0.4), `/healthz` and `/readyz`. Decides nothing: `telemetry` holds the
 //! numbers and the flags. Invariant: where a token is configured, nobody reads a metric without it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -18,15 +17,6 @@ use subtle::ConstantTimeEq;
 
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
-
-/// `[admin]`.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Where to listen.
-    pub listen: SocketAddr,
-    /// What `/metrics` asks for as a bearer token; `None` asks for nothing.
-    pub token: Option<SecretString>,
-}
 
 struct Shared {
     metrics: Metrics,

@@ -23,7 +23,6 @@ mod verifications;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,15 +36,6 @@ use crate::telemetry::metrics::Metrics;
 use crate::verify::Verify;
 use crate::verify::settings::ApplicationId;
 use problem::{Code, Problem};
-
-/// `[api]`, and who may use it.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Where to listen.
-    pub listen: SocketAddr,
-    /// Keys and applications. A reload replaces these alone.
-    pub access: Access,
-}
 
 /// The keys in force and the applications they belong to.
 #[derive(Debug, Clone, Default)]

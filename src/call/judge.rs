@@ -12,7 +12,7 @@ use crate::e164::E164;
 use crate::sip::message::{HeaderName, Message, NameAddr, Uri};
 
 /// The parts of an INVITE that are judged.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Invite<'a> {
     /// The message.
     pub message: Message<'a>,

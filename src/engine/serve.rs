@@ -96,7 +96,10 @@ pub async fn serve(configuration: Configuration) -> Result<(), ServeError> {
     tracing::info!(seconds = drain.as_secs(), "draining");
     node.health.set_draining();
     signals.wait(drain).await;
-    node.stop().await;
+    tokio::select! {
+        () = node.stop() => {}
+        _ = signals.stop(Duration::ZERO) => tracing::warn!("stopped at once; what was not answered comes again, what was is on disk"),
+    }
     Ok(())
 }
 
@@ -186,7 +189,7 @@ impl Node {
             &metrics,
         ));
         let calls = watch::channel(false).0;
-        let workers = threads::spawn(&shared, listeners, &metrics, &calls.subscribe())
+        let workers = threads::spawn(&shared, listeners, &metrics, &health, &calls.subscribe())
             .map_err(|source| ServeError::System { what: "a SIP worker thread", source })?;
         let mut requests = Part::new();
         let access = Arc::new(ArcSwap::from_pointee(access(&configuration)));

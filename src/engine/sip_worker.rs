@@ -32,6 +32,8 @@ pub struct SipWorker {
     scanner: Scanner,
     outgoing: Outgoing,
     socket_drops: IntCounter,
+    /// The socket could not be read: it is left alone until the next sweep.
+    ailing: bool,
 }
 
 impl SipWorker {
@@ -40,7 +42,7 @@ impl SipWorker {
     pub fn new(shared: Arc<SipShared>, socket: UdpSocket, owner: usize, socket_drops: IntCounter) -> Self {
         let (finish, finished) = mpsc::channel(MAX_WAITING);
         let (scanner, outgoing) = (Scanner::default(), Outgoing::new());
-        Self { shared, socket, owner, finished, finish, scanner, outgoing, socket_drops }
+        Self { shared, socket, owner, finished, finish, scanner, outgoing, socket_drops, ailing: false }
     }
 
     /// Reads and answers until `stop` turns true; then no call is read any more, and those that wait get their answer.
@@ -50,7 +52,7 @@ impl SipWorker {
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                ready = self.socket.readable() => {
+                ready = self.socket.readable(), if !self.ailing => {
                     if ready.is_err() {
                         break;
                     }
@@ -73,6 +75,7 @@ impl SipWorker {
     async fn receive(&mut self, inbox: &mut Inbox) {
         if let Err(error) = inbox.receive(&self.socket) {
             tracing::warn!(%error, "a SIP socket could not be read");
+            self.ailing = true;
             return;
         }
         self.socket_drops.inc_by(inbox.kernel_drops().into());
@@ -109,6 +112,7 @@ impl SipWorker {
     }
 
     async fn sweep(&mut self) {
+        self.ailing = false;
         let overdue = self.shared.waiting.take_overdue(self.owner, clock::boot());
         for calls in overdue.chunks(BATCH) {
             for call in calls {

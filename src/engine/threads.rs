@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use tokio::sync::watch;
+use tokio::task::{JoinSet, LocalSet};
 
 use super::sip_answer::SipShared;
 use super::sip_worker::SipWorker;
+use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
 use crate::transport::udp::BoundSocket;
 
@@ -19,6 +21,7 @@ pub fn spawn(
     shared: &Arc<SipShared>,
     listeners: Vec<Vec<BoundSocket>>,
     metrics: &Metrics,
+    health: &Arc<Health>,
     stop: &watch::Receiver<bool>,
 ) -> io::Result<Vec<JoinHandle<()>>> {
     let mut by_worker: Vec<Vec<(usize, BoundSocket)>> = Vec::new();
@@ -36,18 +39,26 @@ pub fn spawn(
     for (number, sockets) in by_worker.into_iter().enumerate() {
         let (shared, stop, drops) = (Arc::clone(shared), stop.clone(), metrics.sip_socket_drops.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let health = Arc::clone(health);
         let work = move || {
-            let tasks = tokio::task::LocalSet::new();
-            for (owner, socket) in sockets {
-                let (shared, stop, drops) = (Arc::clone(&shared), stop.clone(), drops.clone());
-                tasks.spawn_local(async move {
-                    match socket.register() {
-                        Ok(socket) => SipWorker::new(shared, socket, owner, drops).run(stop).await,
-                        Err(error) => tracing::error!(%error, "a SIP socket is not read"),
+            runtime.block_on(LocalSet::new().run_until(async move {
+                let mut loops = JoinSet::new();
+                for (owner, socket) in sockets {
+                    let (shared, stop, drops) = (Arc::clone(&shared), stop.clone(), drops.clone());
+                    loops.spawn_local(async move {
+                        match socket.register() {
+                            Ok(socket) => SipWorker::new(shared, socket, owner, drops).run(stop).await,
+                            Err(error) => tracing::error!(%error, "a SIP socket cannot be watched"),
+                        }
+                    });
+                }
+                while let Some(end) = loops.join_next().await {
+                    if end.is_err() || !*stop.borrow() {
+                        tracing::error!(panicked = end.is_err(), "a SIP socket is not read any more; restart the node");
+                        health.set_worker_failed();
                     }
-                });
-            }
-            runtime.block_on(tasks);
+                }
+            }));
         };
         threads.push(std::thread::Builder::new().name(format!("sip-{number}")).spawn(work)?);
     }

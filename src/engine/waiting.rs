@@ -1,5 +1,6 @@
 //! Calls that wait for their commit: what is needed to answer them, found by transaction from any worker.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
@@ -16,7 +17,6 @@ use crate::verify::claims::MAX_WAITING;
 const PATIENCE: Duration = Duration::from_secs(4);
 
 /// An INVITE that has no answer yet.
-#[derive(Debug)]
 pub struct WaitingCall {
     /// The INVITE as it came.
     pub request: Box<[u8]>,
@@ -32,6 +32,16 @@ pub struct WaitingCall {
     pub received: Instant,
     /// The loop that reads its socket and will answer it.
     pub owner: usize,
+}
+
+impl fmt::Debug for WaitingCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The request names the caller.
+        f.debug_struct("WaitingCall")
+            .field("trunk", &self.trunk)
+            .field("canceled", &self.canceled)
+            .finish_non_exhaustive()
+    }
 }
 
 /// All of them.

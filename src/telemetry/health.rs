@@ -8,6 +8,7 @@ pub struct Health {
     started: AtomicBool,
     store_failed: AtomicBool,
     draining: AtomicBool,
+    worker_failed: AtomicBool,
 }
 
 impl Health {
@@ -19,6 +20,11 @@ impl Health {
     /// Whether the last commit failed and has not been made good.
     pub fn set_store_failed(&self, failed: bool) {
         self.store_failed.store(failed, Ordering::Release);
+    }
+
+    /// A SIP socket is read no more: part of the calls goes unanswered until a restart.
+    pub fn set_worker_failed(&self) {
+        self.worker_failed.store(true, Ordering::Release);
     }
 
     /// The node takes no new verifications and will stop.
@@ -39,6 +45,8 @@ impl Health {
             Some("starting")
         } else if self.draining.load(Ordering::Acquire) {
             Some("draining")
+        } else if self.worker_failed.load(Ordering::Acquire) {
+            Some("a SIP socket is not read")
         } else if self.store_failed.load(Ordering::Acquire) {
             Some("the store cannot write")
         } else {

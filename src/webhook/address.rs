@@ -16,11 +16,12 @@ pub fn special_range(address: IpAddr) -> Option<&'static str> {
     }
 }
 
-const SPECIAL_V4: [(Ipv4Net, &str); 16] = [
+const SPECIAL_V4: [(Ipv4Net, &str); 17] = [
     (v4([0, 0, 0, 0], 8), "this network"),
     (v4([10, 0, 0, 0], 8), "private"),
     (v4([100, 64, 0, 0], 10), "carrier-grade NAT"),
     (v4([127, 0, 0, 0], 8), "loopback"),
+    (v4([168, 63, 129, 16], 32), "cloud metadata"),
     (v4([169, 254, 0, 0], 16), "link-local"),
     (v4([172, 16, 0, 0], 12), "private"),
     (v4([192, 0, 0, 0], 24), "protocol assignments"),

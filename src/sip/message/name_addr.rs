@@ -1,10 +1,12 @@
 //! `name-addr` and `addr-spec` with parameters: From, To and their kin (RFC 3261 20.10, 25.1).
 
+use std::fmt;
+
 use super::lex;
 use super::params::Params;
 
 /// A name, an address and the header's parameters, as written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct NameAddr<'a> {
     /// The display name as written, quotes included; empty when there is none.
     pub display: &'a [u8],
@@ -12,6 +14,13 @@ pub struct NameAddr<'a> {
     pub uri: &'a [u8],
     /// The parameters behind it.
     pub params: Params<'a>,
+}
+
+impl fmt::Debug for NameAddr<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Name and URI tell who it is.
+        f.debug_struct("NameAddr").finish_non_exhaustive()
+    }
 }
 
 impl<'a> NameAddr<'a> {

@@ -1,9 +1,11 @@
 //! A request whose mandatory fields are there and readable (RFC 3261 8.1.1).
 
+use std::fmt;
+
 use super::{CSeq, HeaderName, Message, Method, NameAddr, StartLine, Via};
 
 /// A request that can be judged.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Request<'a> {
     /// The message it is read from.
     pub message: Message<'a>,
@@ -23,8 +25,16 @@ pub struct Request<'a> {
     pub cseq: CSeq<'a>,
 }
 
+impl fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The URIs tell who calls whom.
+        f.debug_struct("Request").field("method", &self.method).field("cseq", &self.cseq.number).finish_non_exhaustive()
+    }
+}
+
 impl<'a> Request<'a> {
-    /// Reads the mandatory fields. `None` where one is missing, repeated or broken, or CSeq names another method.
+    /// Reads the mandatory fields. `None` where one is missing, repeated or broken, a tag is empty, or
+    /// CSeq names another method.
     #[must_use]
     pub fn read(message: Message<'a>, via: Via<'a>) -> Option<Self> {
         let StartLine::Request { method, method_name, uri, .. } = message.start_line() else { return None };
@@ -32,6 +42,16 @@ impl<'a> Request<'a> {
         let to = NameAddr::parse(message.only(HeaderName::To)?)?;
         let call_id = message.only(HeaderName::CallId).filter(|value| !value.is_empty())?;
         let cseq = CSeq::parse(message.only(HeaderName::CSeq)?)?;
-        (cseq.method_name == method_name).then_some(Self { message, method, uri, via, from, to, call_id, cseq })
+        let whole = |value: &NameAddr<'_>| value.params.find("tag").is_none() || value.tag().is_some();
+        (cseq.method_name == method_name && whole(&from) && whole(&to)).then_some(Self {
+            message,
+            method,
+            uri,
+            via,
+            from,
+            to,
+            call_id,
+            cseq,
+        })
     }
 }

@@ -1,5 +1,7 @@
 //! One pass over a message that notes where the header fields stand (RFC 3261 7).
 
+use std::fmt;
+
 use super::header::HeaderName;
 use super::lex;
 use super::method::Method;
@@ -59,7 +61,7 @@ pub struct Scanner {
 }
 
 /// A message whose header fields have been found.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Message<'a> {
     bytes: &'a [u8],
     fields: &'a [Field],
@@ -123,6 +125,13 @@ impl Scanner {
         let (Ok(start), Ok(end)) = (u32::try_from(start), u32::try_from(start + trimmed.len())) else { return false };
         self.fields.push(Field { name, start, end });
         true
+    }
+}
+
+impl fmt::Debug for Message<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Header fields and the Request-URI name people.
+        f.debug_struct("Message").field("length", &self.bytes.len()).field("fault", &self.fault).finish_non_exhaustive()
     }
 }
 

@@ -1,5 +1,7 @@
 //! `sip:`, `sips:` and `tel:` URIs (RFC 3261 19.1, RFC 3966).
 
+use std::fmt;
+
 use super::lex;
 use super::params::Params;
 
@@ -15,7 +17,7 @@ pub enum Uri<'a> {
 }
 
 /// RFC 3261 19.1.1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SipUri<'a> {
     /// The user without password and parameters; empty where the URI has none.
     pub user: &'a [u8],
@@ -32,12 +34,25 @@ pub struct SipUri<'a> {
 }
 
 /// RFC 3966 3.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TelUri<'a> {
     /// The number with its visual separators.
     pub number: &'a [u8],
     /// Its parameters.
     pub params: Params<'a>,
+}
+
+impl fmt::Debug for SipUri<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The user is a number or a name.
+        f.debug_struct("SipUri").field("port", &self.port).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for TelUri<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TelUri").finish_non_exhaustive()
+    }
 }
 
 impl<'a> Uri<'a> {

@@ -50,9 +50,10 @@ impl HashKey {
     #[must_use]
     pub fn to_tag(&self, parts: TagParts<'_>) -> u64 {
         let mut hash = Hash::new(self, 3);
-        for part in [parts.call_id, parts.from_tag, parts.branch, parts.sent_by] {
+        for part in [parts.call_id, parts.from_tag, parts.branch, parts.host] {
             hash.part(part);
         }
+        hash.part(&parts.port.to_be_bytes());
         hash.part(&parts.cseq.to_be_bytes());
         low(hash.finish())
     }
@@ -73,8 +74,10 @@ pub struct TagParts<'a> {
     pub cseq: u32,
     /// Branch of the topmost Via.
     pub branch: &'a [u8],
-    /// sent-by of the topmost Via.
-    pub sent_by: &'a [u8],
+    /// Host of sent-by in the topmost Via.
+    pub host: &'a [u8],
+    /// Its port, 0 where none is given.
+    pub port: u16,
 }
 
 struct Hash(SipHasher24);

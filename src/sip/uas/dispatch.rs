@@ -54,9 +54,8 @@ pub fn dispatch(message: Message<'_>) -> Dispatch<'_> {
     };
     match method {
         Method::Cancel => Dispatch::Cancel(request),
-        Method::Invite | Method::Bye | Method::Info | Method::Update | Method::Prack if request.to.tag().is_some() => {
-            Dispatch::Respond(via, Status::CallDoesNotExist)
-        }
+        Method::Invite if request.to.tag().is_some() => Dispatch::Respond(via, Status::CallDoesNotExist),
+        // Without a dialog there is none to end or change, whether the request names one or not.
         Method::Bye | Method::Info | Method::Update | Method::Prack => Dispatch::Respond(via, Status::CallDoesNotExist),
         Method::Register | Method::Subscribe | Method::Notify | Method::Message | Method::Publish | Method::Refer => {
             Dispatch::Respond(via, Status::MethodNotAllowed)

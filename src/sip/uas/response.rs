@@ -171,14 +171,15 @@ fn to(out: &mut Vec<u8>, message: &Message<'_>, via: &Via<'_>, key: &HashKey) {
     let mut values = message.values(HeaderName::To);
     let Some(value) = values.next() else { return };
     field(out, b"To: ", value);
-    if NameAddr::parse(value).is_some_and(|to| to.tag().is_none()) {
+    if NameAddr::parse(value).is_some_and(|to| to.params.find("tag").is_none()) {
         let from = message.values(HeaderName::From).next().and_then(NameAddr::parse);
         let tag = key.to_tag(TagParts {
             call_id: message.values(HeaderName::CallId).next().unwrap_or(b""),
             from_tag: from.and_then(|from| from.tag()).unwrap_or(b""),
             cseq: message.values(HeaderName::CSeq).next().and_then(CSeq::parse).map_or(0, |cseq| cseq.number),
             branch: via.branch().unwrap_or(b""),
-            sent_by: via.host,
+            host: via.host,
+            port: via.port.unwrap_or(0),
         });
         out.extend_from_slice(b";tag=");
         hexadecimal(out, tag);
