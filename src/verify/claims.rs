@@ -46,35 +46,35 @@ pub struct Claims {
 #[derive(Debug, Default)]
 struct Waiting {
     by_pair: HashMap<PairKey, Vec<Waiter>>,
-    count: usize,
+    calls: usize,
 }
 
 impl Claims {
     /// Adds one that waits. Calls ask for room first; requests are bounded by the API's own connections.
     pub fn join(&self, pair: PairKey, waiter: Waiter) {
         let mut waiting = self.waiting.lock();
-        waiting.count += 1;
+        waiting.calls += usize::from(matches!(waiter, Waiter::Call(_)));
         waiting.by_pair.entry(pair).or_default().push(waiter);
     }
 
     /// Whether one more call may wait.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.count() < MAX_WAITING
+        self.calls() < MAX_WAITING
     }
 
     /// Takes out all who wait for `pair`.
     pub fn leave(&self, pair: PairKey) -> Vec<Waiter> {
         let mut waiting = self.waiting.lock();
         let left = waiting.by_pair.remove(&pair).unwrap_or_default();
-        waiting.count -= left.len();
+        waiting.calls -= left.iter().filter(|waiter| matches!(waiter, Waiter::Call(_))).count();
         left
     }
 
-    /// How many wait.
+    /// How many calls wait.
     #[must_use]
-    pub fn count(&self) -> usize {
-        self.waiting.lock().count
+    pub fn calls(&self) -> usize {
+        self.waiting.lock().calls
     }
 }
 

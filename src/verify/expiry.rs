@@ -90,7 +90,7 @@ impl Core {
     fn gauges(&self) {
         let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.metrics.verifications_pending.set(count(self.matcher.pending_count()));
-        self.metrics.calls_waiting.set(count(self.claims.count() as u64));
+        self.metrics.calls_waiting.set(count(self.claims.calls() as u64));
         if let Some(age) = self.recent.last_age() {
             self.metrics.recent_calls_age.set(count(age));
         }

@@ -27,6 +27,7 @@ mod methods;
 mod paths;
 mod refusal;
 mod sandbox;
+mod slow_commit;
 mod start;
 mod strangers;
 mod verify;
