@@ -51,8 +51,7 @@ pub(super) async fn read(State(shared): State<Arc<Shared>>, request: Request) ->
     let id = id_in(request.uri().path()).ok_or_else(no_such_verification)?;
     let found = shared.verify.verification(caller.application, id).await?;
     let verification = found.ok_or_else(no_such_verification)?;
-    let text = serde_json::to_string(&verification).expect("texts and numbers always serialize");
-    Ok(json(StatusCode::OK, text))
+    Ok(json(StatusCode::OK, verification.to_json()))
 }
 
 /// `POST /v1/verifications/{id}/cancel`

@@ -193,6 +193,13 @@ impl fmt::Debug for Verification {
 }
 
 impl Verification {
+    /// The record as the API shows it: a JSON object in one line.
+    #[must_use]
+    #[expect(clippy::missing_panics_doc, reason = "a map with text keys always becomes JSON")]
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("a map with text keys always becomes JSON")
+    }
+
     /// Writes its fields into an open JSON object, so that an event can add its own beside them.
     ///
     /// # Errors

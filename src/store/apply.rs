@@ -156,7 +156,7 @@ fn end(outbox: &mut Outbox<'_>, step: &End) -> Result<Option<Verification>, Appl
     let ended = outbox.connection.prepare_cached(sql)?.query_row(parameters, row::verification).optional()?;
     let Some(verification) = ended else { return Ok(None) };
     if let Some(record) = &step.idempotency {
-        remember(outbox.connection, record, verification.id, &json(&verification), step.at)?;
+        remember(outbox.connection, record, verification.id, &verification.to_json(), step.at)?;
     }
     outbox.render(step.event, kind, step.at, &verification, None)?;
     outbox.effects.reached.push((verification.application.clone(), step.status));
@@ -313,11 +313,6 @@ fn record(
         ":call_key": event.key.0.cast_signed(),
     })?;
     Ok(())
-}
-
-/// The verification as an API answer.
-pub fn json(verification: &Verification) -> String {
-    serde_json::to_string(verification).expect("a map with text keys always becomes JSON")
 }
 
 fn shortened(error: &str) -> &str {

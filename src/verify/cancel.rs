@@ -6,7 +6,6 @@ use tokio::sync::oneshot;
 use ulid::Ulid;
 
 use super::claims::{Outcome, tell};
-use super::create::verification_json;
 use super::idempotency::{Begun, unavailable};
 use super::request::{Answer, CancelError, Idempotency, RequestError};
 use super::settings::ApplicationId;
@@ -71,7 +70,7 @@ impl Verify {
         });
         match answer.await {
             Ok(Ok(Some(verification))) => {
-                let body = verification_json(&verification);
+                let body = verification.to_json();
                 Ok(Answer { id, status: 200, body, replayed: false, limits: Vec::new() })
             }
             Ok(Ok(None)) => Err(CancelError::Ended(Status::Canceled)),

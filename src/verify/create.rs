@@ -124,7 +124,7 @@ impl Verify {
         });
         let verification =
             answer.await.map_err(|_| RequestError::Unavailable)?.map_err(|_| RequestError::Unavailable)?;
-        let body = verification_json(&verification);
+        let body = verification.to_json();
         Ok(Answer { id, status: 201, body, replayed: false, limits })
     }
 }
@@ -279,9 +279,4 @@ impl Core {
             of_ranges.chain(used.iter().copied()).map(|number| self.matcher.busy_until(self.pair(phone, number), now));
         busy.filter(|until| *until > now).min().map_or(Duration::from_secs(1), |until| until.since(now))
     }
-}
-
-/// A verification as the API shows it.
-pub(super) fn verification_json(verification: &Verification) -> String {
-    serde_json::to_string(verification).expect("a map with text keys always becomes JSON")
 }

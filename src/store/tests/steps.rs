@@ -138,12 +138,12 @@ fn the_idempotency_answer_comes_with_the_step_and_only_with_it() {
     let created = wait(|done| node.store.create(step, done)).unwrap();
     let stored = node.answer("k1").unwrap();
     assert_eq!((stored.status, stored.verification, stored.fingerprint), (201, created.id, [7; 32]));
-    assert_eq!(stored.body, serde_json::to_string(&created).unwrap());
+    assert_eq!(stored.body, created.to_json());
 
     let mut cancel = end(created.id, 2, Status::Canceled);
     cancel.idempotency = Some(idempotency("k2", 200));
     let canceled = wait(|done| node.store.end(cancel, done)).unwrap().unwrap();
-    assert_eq!(node.answer("k2").unwrap().body, serde_json::to_string(&canceled).unwrap());
+    assert_eq!(node.answer("k2").unwrap().body, canceled.to_json());
 
     let mut again = end(created.id, 3, Status::Canceled);
     again.idempotency = Some(idempotency("k3", 200));
