@@ -1,6 +1,7 @@
 //! What an application may ask, already checked field by field, and the answers.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use crate::e164::E164;
 use crate::matcher::verification::{Consent, Purpose, Status, VerificationId};
 
 /// The wish for a verification.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct NewVerification {
     /// The phone to be proven.
     pub phone: E164,
@@ -35,6 +36,20 @@ pub struct NewVerification {
     pub replaces: Option<VerificationId>,
 }
 
+impl fmt::Debug for NewVerification {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The rest is the application's own text and what tells of its user.
+        f.debug_struct("NewVerification")
+            .field("phone", &self.phone)
+            .field("ttl", &self.ttl)
+            .field("purpose", &self.purpose)
+            .field("minimum_assurance", &self.minimum_assurance)
+            .field("locale", &self.locale)
+            .field("replaces", &self.replaces)
+            .finish_non_exhaustive()
+    }
+}
+
 /// The client's key for a request that it may send again (`Idempotency-Key`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Idempotency {
@@ -47,7 +62,7 @@ pub struct Idempotency {
 }
 
 /// A request that was done, or was done before.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Answer {
     /// The verification.
     pub id: VerificationId,
@@ -59,6 +74,18 @@ pub struct Answer {
     pub replayed: bool,
     /// The limits that the creation counted against.
     pub limits: Vec<LimitState>,
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The body names the phone in full.
+        f.debug_struct("Answer")
+            .field("id", &format_args!("{}", self.id))
+            .field("status", &self.status)
+            .field("replayed", &self.replayed)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How a limit stands after a creation was counted or refused (RateLimit header fields).
@@ -144,4 +171,34 @@ pub enum CancelError {
     /// Shared with the other requests.
     #[error(transparent)]
     Request(#[from] RequestError),
+}
+
+#[cfg(test)]
+mod tests {
+    use ulid::Ulid;
+
+    use super::*;
+
+    #[test]
+    fn debug_shows_neither_numbers_nor_what_tells_of_the_user() {
+        let wish = NewVerification {
+            phone: "+966500000123".parse().unwrap(),
+            ttl: None,
+            purpose: None,
+            consent: None,
+            reference: Some("signup-secret".into()),
+            metadata: BTreeMap::from([("plan".into(), "secret".into())]),
+            minimum_assurance: None,
+            locale: None,
+            client_ip: Some("192.0.2.77".parse().unwrap()),
+            client_device_id: Some("device-secret".into()),
+            replaces: None,
+        };
+        let body = r#"{"phone":"+966500000123"}"#.to_owned();
+        let answer = Answer { id: VerificationId(Ulid::nil()), status: 201, body, replayed: false, limits: Vec::new() };
+        let text = format!("{wish:?} {answer:?}");
+        for hidden in ["966500000123", "192.0.2.77", "secret"] {
+            assert!(!text.contains(hidden), "{text}");
+        }
+    }
 }

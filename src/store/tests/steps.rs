@@ -188,3 +188,15 @@ fn a_status_that_is_no_end_is_refused() {
     assert_eq!(node.note(id, 3, EventType::Verified), Err(StepError::RolledBack));
     assert_eq!(node.events(id), ["verification.created"]);
 }
+
+#[test]
+fn debug_of_rendered_texts_shows_no_number() {
+    let step = create(1);
+    let (number, verification) = (step.verification.phone.to_string(), step.verification.id);
+    let body = step.verification.to_json();
+    assert!(body.contains(&number));
+    let answer = StoredAnswer { fingerprint: [0; 32], status: 201, body: body.clone(), verification };
+    let prepared = Prepared { create: step, body: body.clone().into(), answer: Some(body) };
+    let text = format!("{answer:?} {:?}", Work::Create(Box::new(prepared)));
+    assert!(!text.contains(&number), "{text}");
+}
