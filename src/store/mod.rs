@@ -51,7 +51,8 @@ pub use step::{Claim, Create, End, IdempotencyRecord, Note, StepError};
 pub struct Settings {
     /// The database file. Beside it `SQLite` keeps one with `-wal` and one with `-shm` behind its name.
     pub path: PathBuf,
-    /// How long ended verifications, calls, events and deliveries are kept. Events and deliveries stay a day at least.
+    /// How long ended verifications, calls, events and deliveries are kept. Events and deliveries stay a day at least,
+    /// and in any case until they are delivered or given up.
     pub retention: Duration,
 }
 

@@ -1,7 +1,7 @@
 //! What is removed when it is old: a chunk in one transaction, table by table.
 //!
-//! Events, deliveries and idempotency answers are in the order in which they were committed, so the oldest are at the
-//! front and need no index of their own.
+//! Invariant: age alone removes no delivery that is due, and no event that a delivery refers to. Each row goes by the
+//! time that it bears, for a clock that was wrong may have stamped its neighbours.
 
 use std::time::{Duration, SystemTime};
 
@@ -18,8 +18,24 @@ const ANSWERS_KEPT: Duration = Duration::from_hours(24);
 /// How many idempotency answers are kept.
 const ANSWERS: i64 = 1_000_000;
 
-/// Deliveries and their events stay at least this long, whatever the retention: the last try comes a day after.
+/// Events and deliveries stay at least this long, whatever the retention: the plan of tries is a day long.
 const SCHEDULE: Duration = Duration::from_hours(25);
+
+/// Removes old deliveries that are not due.
+const DELIVERIES: &str = "DELETE FROM deliveries WHERE id IN \
+    (SELECT id FROM deliveries WHERE state <> 'due' AND event_at < ?1 ORDER BY event_at LIMIT ?2) \
+    RETURNING state = 'parked'";
+
+/// Old events behind the one last looked at.
+const EVENTS: &str = "SELECT at, seq FROM events WHERE at < ?1 AND at >= ?2 AND (at > ?2 OR seq > ?3) \
+    ORDER BY at, seq LIMIT ?4";
+
+/// Removes one event that no delivery refers to.
+const EVENT: &str = "DELETE FROM events WHERE seq = ?1 AND NOT EXISTS (SELECT 1 FROM deliveries WHERE event = ?1)";
+
+/// Removes answers that are too old to be repeated.
+const OLD_ANSWERS: &str = "DELETE FROM idempotency WHERE seq IN \
+    (SELECT seq FROM idempotency WHERE created_at < ?1 ORDER BY created_at LIMIT ?2)";
 
 /// A purge and how far it has come.
 #[derive(Debug)]
@@ -28,20 +44,24 @@ pub struct Purge {
     outbox_before: i64,
     answers_before: i64,
     stage: usize,
+    /// Time and `seq` of the last event looked at: those that stay must not be looked at again for each chunk.
+    last_event: (i64, i64),
 }
 
-/// What a chunk removed.
+/// What a chunk did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Removed {
-    /// Rows of any kind.
-    pub rows: usize,
-    /// How many of them were deliveries still due.
-    pub due: i64,
+    /// Whether there may be more of the kind.
+    pub more: bool,
+    /// Deliveries removed that were parked: nobody was left to take them.
+    pub parked: u64,
 }
 
 /// Tables in the order of the purge. Deliveries go before the events that they carry.
-const STAGES: [fn(&Purge, &Connection) -> rusqlite::Result<Removed>; 5] =
-    [Purge::verifications, Purge::calls, Purge::deliveries, Purge::events, Purge::answers];
+const STAGES: [fn(&mut Purge, &Connection) -> rusqlite::Result<Removed>; 6] =
+    [Purge::verifications, Purge::calls, Purge::deliveries, Purge::events, Purge::old_answers, |_, connection| {
+        surplus_answers(connection)
+    }];
 
 impl Purge {
     /// A purge of what is older than `retention` at `now`.
@@ -52,71 +72,103 @@ impl Purge {
             outbox_before: before(retention.max(SCHEDULE)),
             answers_before: before(ANSWERS_KEPT),
             stage: 0,
+            last_event: (i64::MIN, i64::MIN),
         }
     }
 
-    /// Removes one chunk inside the open transaction.
-    pub fn chunk(&self, connection: &Connection) -> rusqlite::Result<Removed> {
+    /// Removes one chunk inside the open transaction. A purge whose transaction was undone must not go on.
+    pub fn chunk(&mut self, connection: &Connection) -> rusqlite::Result<Removed> {
         STAGES[self.stage](self, connection)
     }
 
-    /// What is left to do after a chunk that removed `rows`; `None` when it is done.
-    pub fn after(self, rows: usize) -> Option<Self> {
-        let stage = if rows == 0 { self.stage + 1 } else { self.stage };
+    /// What is left to do after a chunk; `None` when it is done.
+    pub fn after(self, removed: Removed) -> Option<Self> {
+        let stage = if removed.more { self.stage } else { self.stage + 1 };
         (stage < STAGES.len()).then_some(Self { stage, ..self })
     }
 
-    fn verifications(&self, connection: &Connection) -> rusqlite::Result<Removed> {
+    fn verifications(&mut self, connection: &Connection) -> rusqlite::Result<Removed> {
         let sql = "DELETE FROM verifications WHERE seq IN \
                    (SELECT seq FROM verifications WHERE ended_at < ?1 ORDER BY ended_at LIMIT ?2)";
-        let rows = connection.prepare_cached(sql)?.execute(params![self.records_before, CHUNK])?;
-        Ok(Removed { rows, due: 0 })
+        Removed::count(connection.prepare_cached(sql)?.execute(params![self.records_before, CHUNK]))
     }
 
-    fn calls(&self, connection: &Connection) -> rusqlite::Result<Removed> {
+    fn calls(&mut self, connection: &Connection) -> rusqlite::Result<Removed> {
         let sql = "DELETE FROM calls WHERE rowid IN \
                    (SELECT rowid FROM calls WHERE received_at < ?1 ORDER BY received_at LIMIT ?2)";
-        let rows = connection.prepare_cached(sql)?.execute(params![self.records_before, CHUNK])?;
-        Ok(Removed { rows, due: 0 })
+        Removed::count(connection.prepare_cached(sql)?.execute(params![self.records_before, CHUNK]))
     }
 
-    fn deliveries(&self, connection: &Connection) -> rusqlite::Result<Removed> {
-        let front = "SELECT max(id) FROM (SELECT id, event_at FROM deliveries ORDER BY id LIMIT ?2) \
-                     WHERE event_at < ?1";
-        let Some(last) = front_end(connection, front, self.outbox_before)? else { return Ok(Removed::NOTHING) };
-        let due = "SELECT coalesce(sum(state = 'due'), 0) FROM deliveries WHERE id <= ?1";
-        let due = connection.prepare_cached(due)?.query_row([last], |row| row.get(0))?;
-        let rows = connection.prepare_cached("DELETE FROM deliveries WHERE id <= ?1")?.execute([last])?;
-        Ok(Removed { rows, due })
+    fn deliveries(&mut self, connection: &Connection) -> rusqlite::Result<Removed> {
+        let mut statement = connection.prepare_cached(DELIVERIES)?;
+        let mut removed = Removed { more: false, parked: 0 };
+        for parked in statement.query_map(params![self.outbox_before, CHUNK], |row| row.get::<_, bool>(0))? {
+            removed.more = true;
+            removed.parked += u64::from(parked?);
+        }
+        Ok(removed)
     }
 
-    fn events(&self, connection: &Connection) -> rusqlite::Result<Removed> {
-        let front = "SELECT max(seq) FROM (SELECT seq, at FROM events ORDER BY seq LIMIT ?2) WHERE at < ?1";
-        let Some(last) = front_end(connection, front, self.outbox_before)? else { return Ok(Removed::NOTHING) };
-        let rows = connection.prepare_cached("DELETE FROM events WHERE seq <= ?1")?.execute([last])?;
-        Ok(Removed { rows, due: 0 })
+    fn events(&mut self, connection: &Connection) -> rusqlite::Result<Removed> {
+        let (at, seq) = self.last_event;
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        let old: Vec<(i64, i64)> = connection
+            .prepare_cached(EVENTS)?
+            .query_map(params![self.outbox_before, at, seq, CHUNK], read)?
+            .collect::<rusqlite::Result<_>>()?;
+        let mut delete = connection.prepare_cached(EVENT)?;
+        for (_, seq) in &old {
+            delete.execute([seq])?;
+        }
+        self.last_event = old.last().copied().unwrap_or(self.last_event);
+        Ok(Removed { more: !old.is_empty(), parked: 0 })
     }
 
-    fn answers(&self, connection: &Connection) -> rusqlite::Result<Removed> {
-        let newest = "SELECT seq FROM idempotency ORDER BY seq DESC LIMIT 1";
-        let newest: i64 = connection.prepare_cached(newest)?.query_row([], |row| row.get(0)).optional()?.unwrap_or(0);
-        let front = "SELECT max(seq) FROM (SELECT seq, created_at FROM idempotency ORDER BY seq LIMIT ?2) \
-                     WHERE created_at < ?1 OR seq <= ?3";
-        let last: Option<i64> = connection
-            .prepare_cached(front)?
-            .query_row(params![self.answers_before, CHUNK, newest - ANSWERS], |row| row.get(0))?;
-        let Some(last) = last else { return Ok(Removed::NOTHING) };
-        let rows = connection.prepare_cached("DELETE FROM idempotency WHERE seq <= ?1")?.execute([last])?;
-        Ok(Removed { rows, due: 0 })
+    fn old_answers(&mut self, connection: &Connection) -> rusqlite::Result<Removed> {
+        Removed::count(connection.prepare_cached(OLD_ANSWERS)?.execute(params![self.answers_before, CHUNK]))
     }
 }
 
 impl Removed {
-    const NOTHING: Self = Self { rows: 0, due: 0 };
+    fn count(rows: rusqlite::Result<usize>) -> rusqlite::Result<Self> {
+        rows.map(|rows| Self { more: rows > 0, parked: 0 })
+    }
 }
 
-/// The last of the first rows that is old. Those before it go with it, whatever time they bear: they were committed
-/// earlier, under a clock that was wrong.
-fn front_end(connection: &Connection, sql: &str, before: i64) -> rusqlite::Result<Option<i64>> {
-    connection.prepare_cached(sql)?.query_row(params![before, CHUNK], |row| row.get(0))
+/// Removes the oldest answers beyond the number that is kept.
+fn surplus_answers(connection: &Connection) -> rusqlite::Result<Removed> {
+    let newest = "SELECT seq FROM idempotency ORDER BY seq DESC LIMIT 1";
+    let newest: i64 = connection.prepare_cached(newest)?.query_row([], |row| row.get(0)).optional()?.unwrap_or(0);
+    let sql = "DELETE FROM idempotency WHERE seq IN \
+               (SELECT seq FROM idempotency WHERE seq <= ?1 ORDER BY seq LIMIT ?2)";
+    Removed::count(connection.prepare_cached(sql)?.execute(params![newest - ANSWERS, CHUNK]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::schema;
+    use crate::store::tests::Folder;
+
+    #[test]
+    fn what_is_old_is_found_by_an_index() {
+        let folder = Folder::new();
+        let connection = schema::open_writer(&folder.database()).unwrap();
+        let uses = [
+            (DELIVERIES, "deliveries_not_due"),
+            (EVENTS, "events_at"),
+            (EVENT, "deliveries_of_event"),
+            (OLD_ANSWERS, "idempotency_created"),
+        ];
+        for (sql, index) in uses {
+            let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let mut rows = statement.raw_query();
+            let mut plan = String::new();
+            while let Some(row) = rows.next().unwrap() {
+                plan += row.get_ref(3).unwrap().as_str().unwrap();
+                plan += "; ";
+            }
+            assert!(plan.contains(index) && !plan.contains("TEMP B-TREE") && !plan.contains("SCAN"), "{sql}: {plan}");
+        }
+    }
 }

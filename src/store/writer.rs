@@ -235,7 +235,7 @@ impl Writer {
         }
     }
 
-    fn purge(&mut self, purge: Purge) {
+    fn purge(&mut self, mut purge: Purge) {
         if self.stale && self.reopen().is_err() {
             return;
         }
@@ -250,8 +250,10 @@ impl Writer {
         };
         match self.commit() {
             Ok(()) => {
-                self.metrics.webhook_backlog.sub(removed.due);
-                if let Some(rest) = purge.after(removed.rows) {
+                if removed.parked > 0 {
+                    self.metrics.store_failures.with_label_values(&["parked_purged"]).inc_by(removed.parked);
+                }
+                if let Some(rest) = purge.after(removed) {
                     self.queue.push_purge(rest);
                 }
             }

@@ -38,6 +38,7 @@ CREATE TABLE events (
     at           INTEGER NOT NULL,                   -- when it happened
     body         TEXT NOT NULL                       -- sent byte for byte on every try
 ) STRICT;
+CREATE INDEX events_at ON events (at);
 
 CREATE TABLE deliveries (
     id        INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -52,6 +53,8 @@ CREATE TABLE deliveries (
     error     TEXT                            -- of the last failed attempt
 ) STRICT;
 CREATE INDEX deliveries_due ON deliveries (endpoint, next_at) WHERE state = 'due';
+CREATE INDEX deliveries_not_due ON deliveries (event_at) WHERE state <> 'due';
+CREATE INDEX deliveries_of_event ON deliveries (event);
 CREATE INDEX deliveries_parked ON deliveries (endpoint) WHERE state = 'parked';
 
 CREATE TABLE idempotency (
@@ -66,6 +69,7 @@ CREATE TABLE idempotency (
     created_at   INTEGER NOT NULL,
     UNIQUE (application, scope, request_key)
 ) STRICT;
+CREATE INDEX idempotency_created ON idempotency (created_at);
 
 CREATE TABLE calls (
     id           TEXT PRIMARY KEY,  -- call_ and a ULID

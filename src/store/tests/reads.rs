@@ -125,8 +125,15 @@ fn purge_removes_what_is_old_in_chunks_and_nothing_else() {
     let steps = (1..=2_299).map(|n| end(create(n).verification.id, 10_000 + n, Status::Expired)).collect();
     assert!(wait(|done| node.store.expire(steps, done)).iter().all(Result::is_ok));
 
-    let day = 24 * 3_600_000;
-    let young = 40 * day;
+    let kept = create(2_300).event;
+    for due in node.due(at(20_000)) {
+        if due.event != kept {
+            node.store.delivered(due.id, at(20_000), 204);
+        }
+    }
+    until(|| node.metrics.webhook_backlog.get() == 1);
+
+    let young = 40 * DAY;
     let mut fresh = create(young);
     fresh.idempotency = Some(idempotency("fresh", 201));
     let fresh = wait(|done| node.store.create(fresh, done)).unwrap();
@@ -136,9 +143,9 @@ fn purge_removes_what_is_old_in_chunks_and_nothing_else() {
     until(|| node.count("idempotency") == 1);
     assert_eq!(node.count("verifications"), 2, "the old one that is pending, and the fresh one");
     assert_eq!(node.count("calls"), 1);
-    assert_eq!(node.count("events"), 2);
-    assert_eq!(node.count("deliveries"), 2);
-    assert_eq!(node.metrics.webhook_backlog.get(), 2);
+    assert_eq!(node.count("events"), 3, "those of the fresh one, and the old one that is due still");
+    assert_eq!(node.count("deliveries"), 3);
+    assert_eq!(node.metrics.webhook_backlog.get(), 3);
     assert!(node.answer("fresh").is_some());
     assert_eq!(node.claim(create(2_300).verification.id, young + 3).map(|row| row.is_some()), Ok(true));
 }
@@ -154,4 +161,67 @@ fn deliveries_of_an_endpoint_that_is_gone_are_parked_until_it_is_back() {
     let back = Subscription { application: "demo".into(), endpoint, events: vec![EventType::Created] };
     assert_eq!(writer::park(&connection, &Subscriptions(vec![back])).unwrap(), 0);
     assert_eq!((writer::backlog(&connection).unwrap(), node.due(at(START + 60_000)).len()), (1, 1));
+}
+
+const DAY: u64 = 24 * 3_600_000;
+
+#[test]
+fn purge_takes_no_delivery_that_is_due_however_old_and_leaves_its_event() {
+    let node = Node::new();
+    for n in 1..=2_500 {
+        node.store.create(create(n), |_| ());
+    }
+    until(|| node.metrics.webhook_backlog.get() == 2_500);
+    let due = node.due(at(5_000));
+    // So many stay in front that a chunk holds nothing to remove.
+    node.store.delivered(due[0].id, at(5_000), 204);
+    node.store.exhausted(due[1].id, 12, "status 500".into());
+    node.store.delivered(due[2_400].id, at(5_000), 204);
+    until(|| node.metrics.webhook_backlog.get() == 2_497);
+
+    node.store.purge(at(400 * DAY));
+    until(|| node.count("events") == 2_497);
+    let left = node.due(at(400 * DAY));
+    assert_eq!(left.len(), 2_497);
+    assert!(left.iter().all(|row| ![due[0].id, due[1].id, due[2_400].id].contains(&row.id)));
+    assert_eq!(node.metrics.webhook_backlog.get(), 2_497);
+
+    // What is delivered after all goes with the next purge.
+    node.store.delivered(left[0].id, at(400 * DAY), 204);
+    until(|| node.metrics.webhook_backlog.get() == 2_496);
+    node.store.purge(at(400 * DAY));
+    until(|| node.count("events") == 2_496);
+}
+
+#[test]
+fn purge_by_a_row_with_a_wrong_time_takes_none_of_its_neighbours() {
+    let node = Node::new();
+    let now = 100 * DAY;
+    // The third was committed while the clock stood back.
+    for (key, n) in [now, now + 1, 3, now + 2].into_iter().enumerate() {
+        let mut step = create(n);
+        step.idempotency = Some(idempotency(&key.to_string(), 201));
+        wait(|done| node.store.create(step, done)).unwrap();
+    }
+    for due in node.due(at(now + 10)) {
+        node.store.delivered(due.id, at(now + 10), 204);
+    }
+    until(|| node.metrics.webhook_backlog.get() == 0);
+    node.store.purge(at(now + 20));
+    until(|| node.count("idempotency") == 3);
+    assert_eq!((node.count("deliveries"), node.count("events")), (3, 3));
+    assert!(node.answer("0").is_some() && node.answer("2").is_none());
+}
+
+#[test]
+fn purge_takes_parked_deliveries_with_the_retention_and_counts_them() {
+    let node = Node::new();
+    for n in [1, 2, 50 * DAY] {
+        node.create(n).unwrap();
+    }
+    writer::park(&node.connection(), &Subscriptions::default()).unwrap();
+    node.store.purge(at(50 * DAY + 1));
+    until(|| node.count("events") == 1);
+    assert_eq!(node.count("deliveries"), 1);
+    assert_eq!(node.metrics.store_failures.with_label_values(&["parked_purged"]).get(), 2);
 }
