@@ -40,11 +40,11 @@ use faults::Faults;
 use purge::Purge;
 use queue::{EXPIRY_CHUNK, Queue, Refusal, Urgency};
 use readers::Readers;
-use step::{Answer, Delivery, Prepared, Step, Waiter, Work, gather};
+use step::{Answer, Prepared, Step, Waiter, Work, gather};
 use writer::Writer;
 
 pub use recovered::{PendingRow, Recovered, RestingRow};
-pub use step::{Claim, Create, End, IdempotencyRecord, Note, StepError};
+pub use step::{Claim, Create, Delivery, End, IdempotencyRecord, Note, StepError};
 
 /// What the operator configures about the store.
 #[derive(Debug, Clone)]
@@ -216,17 +216,17 @@ impl Store {
         let work = Work::Create(Box::new(Prepared { create, body, answer }));
         // A creation that is done always leaves its row.
         let done = |answer: Answer| done(answer.and_then(|row| row.ok_or(StepError::RolledBack)));
-        self.inner.push(Urgency::Create, work, Some(Box::new(done)));
+        self.inner.push(Urgency::Create, work, Box::new(done));
     }
 
     /// Takes a verification from pending to verified. `None`: it is not pending.
     pub fn claim(&self, step: Claim, done: impl FnOnce(Result<Option<Verification>, StepError>) + Send + 'static) {
-        self.inner.push(Urgency::Claim, Work::Claim(Box::new(step)), Some(Box::new(done)));
+        self.inner.push(Urgency::Claim, Work::Claim(Box::new(step)), Box::new(done));
     }
 
     /// Ends a pending verification, as urgent as a creation. `None`: it is not pending.
     pub fn end(&self, step: End, done: impl FnOnce(Result<Option<Verification>, StepError>) + Send + 'static) {
-        self.inner.push(Urgency::Create, Work::End(Box::new(step)), Some(Box::new(done)));
+        self.inner.push(Urgency::Create, Work::End(Box::new(step)), Box::new(done));
     }
 
     /// Ends verifications whose window is over, when nothing more urgent waits. `done` gets an answer for each, in
@@ -241,7 +241,7 @@ impl Store {
         }
         let waiters = gather(steps.len(), Box::new(done));
         let steps = steps.into_iter().map(|end| Work::End(Box::new(end))).zip(waiters);
-        let mut steps = steps.map(|(work, waiter)| Step { work, waiter: Some(waiter) });
+        let mut steps = steps.map(|(work, waiter)| Step { work, waiter });
         loop {
             let chunk: Vec<Step> = steps.by_ref().take(EXPIRY_CHUNK).collect();
             if chunk.is_empty() {
@@ -259,26 +259,14 @@ impl Store {
     /// `EventType::LateCall`.
     pub fn note(&self, step: Note, done: impl FnOnce(Result<(), StepError>) + Send + 'static) {
         let done = |answer: Answer| done(answer.map(drop));
-        self.inner.push(Urgency::Delivery, Work::Note(Box::new(step)), Some(Box::new(done)));
+        self.inner.push(Urgency::Delivery, Work::Note(Box::new(step)), Box::new(done));
     }
 
-    /// The endpoint took the event.
-    pub fn delivered(&self, id: DeliveryId, at: SystemTime, status: u16) {
-        self.deliver(id, Delivery::Delivered { at, status });
-    }
-
-    /// An attempt failed; the next one is planned. The first 200 bytes of `error` are kept.
-    pub fn put_off(&self, id: DeliveryId, attempts: u32, next_at: SystemTime, error: String) {
-        self.deliver(id, Delivery::PutOff { attempts, next_at, error });
-    }
-
-    /// The last attempt failed. The first 200 bytes of `error` are kept.
-    pub fn exhausted(&self, id: DeliveryId, attempts: u32, error: String) {
-        self.deliver(id, Delivery::Exhausted { attempts, error });
-    }
-
-    fn deliver(&self, id: DeliveryId, state: Delivery) {
-        self.inner.push(Urgency::Delivery, Work::Delivery(id, state), None);
+    /// Keeps how a try of a delivery ended. It waits while the disk takes nothing, and `done` with it. The first 200
+    /// bytes of an error are kept.
+    pub fn deliver(&self, id: DeliveryId, state: Delivery, done: impl FnOnce(Result<(), StepError>) + Send + 'static) {
+        let done = |answer: Answer| done(answer.map(drop));
+        self.inner.push(Urgency::Delivery, Work::Delivery(id, state), Box::new(done));
     }
 
     /// Reads a verification.
@@ -327,7 +315,7 @@ impl Store {
 }
 
 impl Inner {
-    fn push(&self, urgency: Urgency, work: Work, waiter: Option<Waiter>) {
+    fn push(&self, urgency: Urgency, work: Work, waiter: Waiter) {
         if let Err((step, refusal)) = self.queue.push(urgency, Step { work, waiter }) {
             self.refuse(step, refusal);
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::purge::Purge;
-use super::step::Step;
+use super::step::{Step, Work};
 
 /// Claims that may wait; as many as can be in flight.
 const CLAIMS: usize = 65_536;
@@ -100,10 +100,12 @@ struct State {
 }
 
 impl Queue {
-    /// Takes a step, or gives it back.
+    /// Takes a step, or gives it back. The state of a delivery is taken also while an outcome is unknown: what was sent
+    /// is sent, and a second time changes nothing.
     pub fn push(&self, urgency: Urgency, step: Step) -> Result<(), (Step, Refusal)> {
         let mut state = self.state.lock();
-        let refusal = state.refusal;
+        let waits = matches!(step.work, Work::Delivery(..));
+        let refusal = state.refusal.filter(|refusal| !(waits && *refusal == Refusal::Unresolved));
         let (queue, cap) = match urgency {
             Urgency::Claim => (&mut state.claims, CLAIMS),
             Urgency::Create => (&mut state.creates, CREATES),
@@ -166,7 +168,8 @@ impl Queue {
         state.refusal == Some(Refusal::Closed)
     }
 
-    /// Whether steps are refused until an earlier commit's outcome is known. What waits already stays.
+    /// Whether steps other than delivery states are refused until an earlier commit's outcome is known. What waits
+    /// already stays.
     pub fn set_unresolved(&self, unresolved: bool) {
         let mut state = self.state.lock();
         if state.refusal != Some(Refusal::Closed) {

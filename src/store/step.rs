@@ -15,7 +15,8 @@ use crate::outbox::event::{CallFacts, EventId, EventType};
 /// Why a step was not done. The caller may answer 503 and forget it: nothing of it is left behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StepError {
-    /// The queue is full, the store is closed, or the outcome of an earlier commit is not known yet.
+    /// The queue is full, the store is closed, or the outcome of an earlier commit is not known yet, for which only
+    /// delivery states wait.
     #[error("the store takes no steps now")]
     Full,
     /// The transaction was undone: the disk is full, say, or the step contradicts what is stored.
@@ -82,6 +83,34 @@ pub struct Note {
     pub at: SystemTime,
 }
 
+/// How a try of a delivery ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Delivery {
+    /// The endpoint took the event.
+    Delivered {
+        /// When, UTC.
+        at: SystemTime,
+        /// HTTP status with which it did.
+        status: u16,
+    },
+    /// It did not; the next try is planned.
+    PutOff {
+        /// How many have failed.
+        attempts: u32,
+        /// When the next is due, UTC.
+        next_at: SystemTime,
+        /// What went wrong.
+        error: String,
+    },
+    /// It did not, and no try is left.
+    Exhausted {
+        /// How many have failed.
+        attempts: u32,
+        /// What went wrong at last.
+        error: String,
+    },
+}
+
 /// What a repeated request must be answered with. The body is the verification as the step leaves it.
 #[derive(Debug, Clone)]
 pub struct IdempotencyRecord {
@@ -106,8 +135,7 @@ pub(super) type Waiter = Box<dyn FnOnce(Answer) + Send>;
 /// A step on its way through the queue.
 pub(super) struct Step {
     pub(super) work: Work,
-    /// `None` where nobody waits.
-    pub(super) waiter: Option<Waiter>,
+    pub(super) waiter: Waiter,
 }
 
 /// What a step does. Large ones are boxed: a queue holds many thousand.
@@ -136,20 +164,10 @@ impl fmt::Debug for Prepared {
     }
 }
 
-/// The new state of a delivery.
-#[derive(Debug)]
-pub(super) enum Delivery {
-    Delivered { at: SystemTime, status: u16 },
-    PutOff { attempts: u32, next_at: SystemTime, error: String },
-    Exhausted { attempts: u32, error: String },
-}
-
 impl Step {
-    /// Tells the waiter, if there is one.
+    /// Tells the waiter.
     pub(super) fn answer(self, answer: Answer) {
-        if let Some(waiter) = self.waiter {
-            waiter(answer);
-        }
+        (self.waiter)(answer);
     }
 }
 

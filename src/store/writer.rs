@@ -224,6 +224,7 @@ impl Writer {
             self.kept.push(step);
         } else {
             self.metrics.store_failures.with_label_values(&["delivery_dropped"]).inc();
+            self.tell(step, Err(StepError::Full));
         }
     }
 

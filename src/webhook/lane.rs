@@ -14,11 +14,12 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::attempt::{AttemptError, Outcome, Poster};
-use super::queue::Queue;
+use super::queue::{DONE, Queue};
 use super::{Clock, stopped};
 use crate::outbox::delivery::{DeliveryId, Due};
 use crate::outbox::event::EventType;
 use crate::outbox::schedule;
+use crate::store::Delivery;
 use crate::telemetry::metrics::Metrics;
 
 /// Attempts in flight to one endpoint.
@@ -33,32 +34,43 @@ const LOW_WATER: usize = IN_FLIGHT;
 /// Rows asked for beyond those that are known, which the store still names.
 const BATCH: usize = 512;
 
-/// Polls after which a settled delivery is forgotten, once more at the latest.
+/// Polls after which a stored result is forgotten, once more at the latest.
 const FORGET: u32 = 5;
 
 /// What became of a try: the step that the store has to take.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Settlement {
-    /// A 2xx came.
-    Delivered { id: DeliveryId, at: SystemTime, status: u16 },
-    /// Another try follows.
-    PutOff { id: DeliveryId, attempts: u32, next_at: SystemTime, error: String },
-    /// No try is left.
-    Exhausted { id: DeliveryId, attempts: u32, error: String },
+pub(super) struct Settlement {
+    /// The row.
+    pub(super) id: DeliveryId,
+    /// Its new state.
+    pub(super) state: Delivery,
+}
+
+impl Settlement {
+    /// How many attempts the row will have had.
+    pub(super) fn made(&self) -> u32 {
+        match self.state {
+            Delivery::PutOff { attempts, .. } => attempts,
+            Delivery::Delivered { .. } | Delivery::Exhausted { .. } => DONE,
+        }
+    }
 }
 
 /// Decides what follows `outcome`. `jitter` is a random number in 0..1.
 fn settle(due: &Due, outcome: &Outcome, now: SystemTime, jitter: f64) -> Settlement {
     let (error, retry_after) = match outcome {
-        Outcome::Delivered(status) => return Settlement::Delivered { id: due.id, at: now, status: *status },
+        Outcome::Delivered(status) => {
+            return Settlement { id: due.id, state: Delivery::Delivered { at: now, status: *status } };
+        }
         Outcome::Failed { error, retry_after } => (error.to_string(), *retry_after),
     };
     let attempts = due.attempts.saturating_add(1);
     let age = now.duration_since(due.event_at).unwrap_or_default();
-    match schedule::next_attempt(attempts, age, jitter, retry_after) {
-        Some(offset) => Settlement::PutOff { id: due.id, attempts, next_at: due.event_at + offset, error },
-        None => Settlement::Exhausted { id: due.id, attempts, error },
-    }
+    let state = match schedule::next_attempt(attempts, age, jitter, retry_after) {
+        Some(offset) => Delivery::PutOff { attempts, next_at: due.event_at + offset, error },
+        None => Delivery::Exhausted { attempts, error },
+    };
+    Settlement { id: due.id, state }
 }
 
 /// The attempts' counters of one application.
@@ -85,16 +97,16 @@ impl Counters {
 
     /// Every attempt counts once: as the last one where it was. How long a call's way to the receiver took is told by
     /// first attempts alone, for the later ones wait by plan.
-    fn count(&self, due: &Due, outcome: &Outcome, settlement: &Settlement) {
-        if let Settlement::Delivered { at, .. } = settlement
+    fn count(&self, due: &Due, outcome: &Outcome, state: &Delivery) {
+        if let Delivery::Delivered { at, .. } = state
             && due.kind == EventType::Verified
             && due.attempts == 0
         {
             self.invite_to_webhook.observe(at.duration_since(due.event_at).unwrap_or_default().as_secs_f64());
         }
-        match (settlement, outcome) {
-            (Settlement::Delivered { .. }, _) => &self.delivered,
-            (Settlement::Exhausted { .. }, _) => &self.exhausted,
+        match (state, outcome) {
+            (Delivery::Delivered { .. }, _) => &self.delivered,
+            (Delivery::Exhausted { .. }, _) => &self.exhausted,
             (_, Outcome::Failed { error, .. }) if error.is_refused_address() => &self.refused_address,
             _ => &self.failed,
         }
@@ -116,6 +128,8 @@ pub(super) struct Lane {
     pub(super) polled: mpsc::Receiver<Vec<Due>>,
     /// What became of each try.
     pub(super) settled: mpsc::Sender<Settlement>,
+    /// The results that the store has answered for, each with the attempts made.
+    pub(super) stored: mpsc::Receiver<(DeliveryId, u32)>,
 }
 
 impl Lane {
@@ -139,14 +153,17 @@ impl Lane {
                 biased;
                 () = stopped(&mut stop) => break,
                 _ = tick.tick() => {
-                    ticks = ticks.wrapping_add(1);
-                    if ticks.is_multiple_of(FORGET) {
+                    ticks += 1;
+                    // Rows that a slow poll brings may be older than the news that their results are stored.
+                    if ticks >= FORGET && asked.is_none() {
+                        ticks = 0;
                         work.queue.forget();
                     }
                     if asked.is_none() && work.queue.len() <= LOW_WATER {
                         asked = work.ask();
                     }
                 }
+                Some((id, made)) = work.lane.stored.recv() => work.queue.stored(id, made),
                 Some(rows) = work.lane.polled.recv() => {
                     let full = asked.take().is_some_and(|limit| rows.len() >= limit as usize);
                     let admitted = rows.into_iter().map(|row| work.queue.admit(row)).filter(|admitted| *admitted).count();
@@ -183,6 +200,9 @@ impl Work {
 
     /// Asks for rows; gives how many at most.
     fn ask(&self) -> Option<u32> {
+        if self.queue.is_held() {
+            return None;
+        }
         let limit = u32::try_from(self.queue.tracked() + BATCH).unwrap_or(u32::MAX);
         self.lane.polls.try_send(limit).is_ok().then_some(limit)
     }
@@ -194,19 +214,18 @@ impl Work {
         };
         let Some(due) = self.in_flight.remove(&task) else { return };
         let settlement = settle(&due, &outcome, (self.lane.clock)(), rand::random());
-        self.lane.counters.count(&due, &outcome, &settlement);
+        self.lane.counters.count(&due, &outcome, &settlement.state);
         let application = &self.lane.application;
-        match &settlement {
-            Settlement::Delivered { id, .. } => self.queue.done(*id),
-            Settlement::PutOff { id, attempts, error, .. } => {
+        match &settlement.state {
+            Delivery::Delivered { .. } => {}
+            Delivery::PutOff { attempts, error, .. } => {
                 tracing::debug!(application, event = %due.event, attempts, error, "webhook attempt failed");
-                self.queue.put_off(*id, *attempts);
             }
-            Settlement::Exhausted { id, attempts, error } => {
+            Delivery::Exhausted { attempts, error } => {
                 tracing::warn!(application, event = %due.event, attempts, error, "webhook delivery given up");
-                self.queue.done(*id);
             }
         }
+        self.queue.settle(settlement.id, settlement.made());
         // Nobody listens only when the worker itself is gone; the row is due again after the next start.
         let _ = self.lane.settled.send(settlement).await;
     }
@@ -234,6 +253,7 @@ mod tests {
 
     use super::super::attempt::Tls;
     use super::super::local_server::{LocalServer, Reply, endpoint, within};
+    use super::super::queue::UNSTORED;
     use super::*;
     use crate::outbox::delivery::EndpointId;
     use crate::outbox::event::EventId;
@@ -244,18 +264,16 @@ mod tests {
         let mut lane = Running::start(&healthy.url());
         lane.fresh.send(due(7, 0)).await.unwrap();
         let settled = within(lane.settled.recv()).await.unwrap();
-        assert_eq!(settled, Settlement::Delivered { id: DeliveryId(7), at: now(), status: 202 });
+        let delivered = Delivery::Delivered { at: now(), status: 202 };
+        assert_eq!(settled, Settlement { id: DeliveryId(7), state: delivered });
 
         let failing = LocalServer::start(Reply::status(503).with("retry-after", "60")).await;
         let mut lane = Running::start(&failing.url());
         lane.fresh.send(due(8, 0)).await.unwrap();
-        let put_off = Settlement::PutOff {
-            id: DeliveryId(8),
-            attempts: 1,
-            next_at: now() + Duration::from_mins(1),
-            error: "status 503".to_owned(),
-        };
-        assert_eq!(within(lane.settled.recv()).await.unwrap(), put_off);
+        let put_off =
+            Delivery::PutOff { attempts: 1, next_at: now() + Duration::from_mins(1), error: "status 503".to_owned() };
+        let settled = within(lane.settled.recv()).await.unwrap();
+        assert_eq!(settled, Settlement { id: DeliveryId(8), state: put_off });
         assert_eq!(lane.metrics.webhook_attempts.with_label_values(&["demo", "failed"]).get(), 1);
     }
 
@@ -273,14 +291,39 @@ mod tests {
         lane.answers.send(vec![due(0, 1), due(100_000, 0)]).await.unwrap();
         let mut done = Vec::new();
         for _ in 0..=count {
-            match within(lane.settled.recv()).await.unwrap() {
-                Settlement::Delivered { id, .. } => done.push(id.0),
-                other => panic!("{other:?}"),
-            }
+            let settled = within(lane.settled.recv()).await.unwrap();
+            assert_eq!(settled.state, Delivery::Delivered { at: now(), status: 204 });
+            done.push(settled.id.0);
         }
         done.sort_unstable();
         let expected: Vec<i64> = (0..i64::from(asked)).chain([100_000]).collect();
         assert_eq!(done, expected, "each is tried once");
+    }
+
+    #[tokio::test]
+    async fn tries_held_for_want_of_stored_results_go_on_when_there_is_news() {
+        let server = LocalServer::start(Reply::status(204)).await;
+        let mut lane = Running::start(&server.url());
+        let most = i64::try_from(UNSTORED + IN_FLIGHT).unwrap();
+        let mut tried = 0;
+        for id in 0..=most {
+            lane.fresh.send(due(id, 0)).await.unwrap();
+            while lane.settled.try_recv().is_ok() {
+                tried += 1;
+            }
+        }
+        while tried < UNSTORED {
+            within(lane.settled.recv()).await.unwrap();
+            tried += 1;
+        }
+        // What is in flight then may still end; the last one sent needs the news.
+        for id in 0..128 {
+            lane.stored.send((DeliveryId(id), DONE)).await.unwrap();
+        }
+        while tried <= UNSTORED + IN_FLIGHT {
+            within(lane.settled.recv()).await.unwrap();
+            tried += 1;
+        }
     }
 
     #[tokio::test]
@@ -321,8 +364,8 @@ mod tests {
     async fn refused_address_is_counted_as_such() {
         let mut lane = Running::with(endpoint("https://localhost:1/", false));
         lane.fresh.send(due(1, 0)).await.unwrap();
-        match within(lane.settled.recv()).await.unwrap() {
-            Settlement::PutOff { error, .. } => {
+        match within(lane.settled.recv()).await.unwrap().state {
+            Delivery::PutOff { error, .. } => {
                 assert!(error.ends_with("is not a public address: loopback"), "{error}");
             }
             other => panic!("{other:?}"),
@@ -335,7 +378,7 @@ mod tests {
         let failed = Outcome::from(AttemptError::Timeout);
         let settlement = settle(&due(1, 11), &failed, now() + Duration::from_hours(24), 0.5);
         let error = "no answer within 10 s".to_owned();
-        assert_eq!(settlement, Settlement::Exhausted { id: DeliveryId(1), attempts: 12, error });
+        assert_eq!(settlement.state, Delivery::Exhausted { attempts: 12, error });
     }
 
     proptest! {
@@ -343,8 +386,8 @@ mod tests {
         fn failure_never_plans_a_try_for_the_past_and_counts_it(attempts in 0u32..11, age in 0u64..200_000, jitter in 0.0f64..1.0, wait in prop::option::of(0u64..100_000)) {
             let at = now() + Duration::from_secs(age);
             let failed = Outcome::Failed { error: AttemptError::Status(500), retry_after: wait.map(Duration::from_secs) };
-            match settle(&due(1, attempts), &failed, at, jitter) {
-                Settlement::PutOff { attempts: counted, next_at, .. } => {
+            match settle(&due(1, attempts), &failed, at, jitter).state {
+                Delivery::PutOff { attempts: counted, next_at, .. } => {
                     prop_assert_eq!(counted, attempts + 1);
                     prop_assert!(next_at >= at);
                 }
@@ -358,6 +401,7 @@ mod tests {
         questions: mpsc::Receiver<u32>,
         answers: mpsc::Sender<Vec<Due>>,
         settled: mpsc::Receiver<Settlement>,
+        stored: mpsc::Sender<(DeliveryId, u32)>,
         metrics: Metrics,
         stop: watch::Sender<bool>,
         task: JoinHandle<()>,
@@ -373,6 +417,7 @@ mod tests {
             let (polls, questions) = mpsc::channel(1);
             let (answers, polled) = mpsc::channel(1);
             let (results, settled) = mpsc::channel(1024);
+            let (stored, told) = mpsc::channel(1024);
             let (stop, stopping) = watch::channel(false);
             let metrics = Metrics::new();
             let lane = Lane {
@@ -384,9 +429,10 @@ mod tests {
                 polls,
                 polled,
                 settled: results,
+                stored: told,
             };
             let task = tokio::spawn(lane.run(stopping, Duration::from_millis(50)));
-            Self { fresh, questions, answers, settled, metrics, stop, task }
+            Self { fresh, questions, answers, settled, stored, metrics, stop, task }
         }
     }
 

@@ -1,8 +1,8 @@
-//! One endpoint's deliveries in memory: what waits, what is under way, what was settled a moment ago.
+//! One endpoint's deliveries in memory: what waits, what is under way, what was settled and is perhaps not stored.
 //!
 //! Owns the order (fresh before retries) and the proof against doing one try twice: a row may come both from its
-//! commit and from a poll that read it meanwhile. Does not send or store. Pure. Invariant: an id is queued or in
-//! flight at most once, and its attempts only grow.
+//! commit and from a poll that read it meanwhile, and it reads as due until its result is on disk, however slow that is.
+//! Does not send or store. Pure. Invariant: an id is queued or in flight at most once, and its attempts only grow.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::mem;
@@ -12,12 +12,16 @@ use crate::outbox::delivery::{DeliveryId, Due};
 /// Most deliveries of one endpoint that wait in memory. More stay in the store and are polled.
 pub(super) const CAPACITY: usize = 4096;
 
-/// Settled deliveries remembered in one of the two generations. Past it a row may be tried twice when the store is slow
-/// to commit: receivers expect that.
+/// Results that the store has not answered for. While there are so many, no further try begins: it would be one whose
+/// result has no place.
+pub(super) const UNSTORED: usize = 4096;
+
+/// Stored results remembered in one of the two generations. Past it a row that was read before its result was stored
+/// may be tried twice: receivers expect that.
 const REMEMBERED: usize = 65_536;
 
-/// Attempts of a delivery that is done: no row can have more.
-const DONE: u32 = u32::MAX;
+/// Attempts made of a delivery that is done: no row can have more.
+pub(super) const DONE: u32 = u32::MAX;
 
 /// Deliveries of one endpoint.
 #[derive(Debug, Default)]
@@ -25,8 +29,10 @@ pub(super) struct Queue {
     fresh: VecDeque<Due>,
     retries: VecDeque<Due>,
     known: HashSet<DeliveryId>,
-    /// Attempts of the rows settled lately, which the store may not have committed yet: this period and the one before.
-    settled: [HashMap<DeliveryId, u32>; 2],
+    /// Attempts made of the rows whose result the store has not answered for.
+    unstored: HashMap<DeliveryId, u32>,
+    /// And of those whose result it has, this period and the one before: older readings of them may be on their way.
+    stored: [HashMap<DeliveryId, u32>; 2],
 }
 
 impl Queue {
@@ -35,9 +41,14 @@ impl Queue {
         self.fresh.len() + self.retries.len()
     }
 
-    /// Deliveries that wait or are in flight.
+    /// Deliveries that wait, are in flight or have a result that is not stored: the store may name all of them as due.
     pub(super) fn tracked(&self) -> usize {
-        self.known.len()
+        self.known.len() + self.unstored.len()
+    }
+
+    /// Whether tries wait for the store to take results.
+    pub(super) fn is_held(&self) -> bool {
+        self.unstored.len() >= UNSTORED
     }
 
     /// Whether one more can wait.
@@ -47,7 +58,7 @@ impl Queue {
 
     /// Takes a delivery in; `false` where there is no room or this try of it is here or was made already.
     pub(super) fn admit(&mut self, due: Due) -> bool {
-        let made = self.settled.iter().filter_map(|period| period.get(&due.id)).max();
+        let made = self.stored.iter().chain([&self.unstored]).filter_map(|known| known.get(&due.id)).max();
         if !self.has_room() || made.is_some_and(|made| *made > due.attempts) || !self.known.insert(due.id) {
             return false;
         }
@@ -58,26 +69,34 @@ impl Queue {
 
     /// The next to try. It stays known until it is settled.
     pub(super) fn take(&mut self) -> Option<Due> {
+        if self.is_held() {
+            return None;
+        }
         self.fresh.pop_front().or_else(|| self.retries.pop_front())
     }
 
-    /// An attempt failed and the row will say `attempts`; it comes back by a poll.
-    pub(super) fn put_off(&mut self, id: DeliveryId, attempts: u32) {
+    /// A try has ended and the row will say that `made` attempts were made, [`DONE`] where no other follows. Otherwise
+    /// it comes back by a poll.
+    pub(super) fn settle(&mut self, id: DeliveryId, made: u32) {
         self.known.remove(&id);
-        if self.settled[0].len() < REMEMBERED {
-            self.settled[0].insert(id, attempts);
+        self.unstored.insert(id, made);
+    }
+
+    /// The store has answered for this result: it is on disk, or will never be.
+    pub(super) fn stored(&mut self, id: DeliveryId, made: u32) {
+        // A later try of the same row may have been settled already.
+        if self.unstored.get(&id) == Some(&made) {
+            self.unstored.remove(&id);
+            if self.stored[0].len() < REMEMBERED {
+                self.stored[0].insert(id, made);
+            }
         }
     }
 
-    /// There will be no further attempt.
-    pub(super) fn done(&mut self, id: DeliveryId) {
-        self.put_off(id, DONE);
-    }
-
-    /// A period has passed: what was settled before it is forgotten. A row that a poll still finds then was not
-    /// written, and must be tried again.
+    /// A period has passed, and no poll is under way: what was stored before it is forgotten. A row that a poll still
+    /// finds then was not written after all, and must be tried again.
     pub(super) fn forget(&mut self) {
-        self.settled[1] = mem::take(&mut self.settled[0]);
+        self.stored[1] = mem::take(&mut self.stored[0]);
     }
 }
 
@@ -112,19 +131,53 @@ mod tests {
     }
 
     #[test]
-    fn stale_row_of_a_settled_delivery_is_passed_over_until_forgotten() {
+    fn stale_row_is_passed_over_until_its_result_is_stored_and_a_while_longer() {
         let mut queue = Queue::default();
         for id in [1, 2] {
             queue.admit(due(id, 0));
             queue.take().unwrap();
         }
-        queue.put_off(DeliveryId(1), 1);
-        queue.done(DeliveryId(2));
+        queue.settle(DeliveryId(1), 1);
+        queue.settle(DeliveryId(2), DONE);
+        for _ in 0..1_000 {
+            queue.forget();
+            assert!(!queue.admit(due(1, 0)) && !queue.admit(due(2, 0)), "the disk is slow");
+        }
+        queue.stored(DeliveryId(1), 1);
+        queue.stored(DeliveryId(2), DONE);
         queue.forget();
-        assert!(!queue.admit(due(1, 0)) && !queue.admit(due(2, 0)));
+        assert!(!queue.admit(due(1, 0)) && !queue.admit(due(2, 0)), "a poll may have read them before");
         assert!(queue.admit(due(1, 1)), "the next try of it is no stale row");
         queue.forget();
         assert!(queue.admit(due(2, 0)), "a row that was never written is tried again");
+    }
+
+    #[test]
+    fn news_of_an_earlier_result_does_not_free_a_later_one() {
+        let mut queue = Queue::default();
+        for made in [1, 2] {
+            queue.admit(due(1, made - 1));
+            queue.take().unwrap();
+            queue.settle(DeliveryId(1), made);
+        }
+        queue.stored(DeliveryId(1), 1);
+        queue.forget();
+        queue.forget();
+        assert!(!queue.admit(due(1, 1)));
+    }
+
+    #[test]
+    fn tries_are_held_while_too_many_results_are_not_stored() {
+        let mut queue = Queue::default();
+        for id in 0..i64::try_from(UNSTORED).unwrap() {
+            assert!(queue.admit(due(id, 0)));
+            let taken = queue.take().unwrap();
+            queue.settle(taken.id, DONE);
+        }
+        assert!(queue.admit(due(-1, 0)));
+        assert!(queue.is_held() && queue.take().is_none());
+        queue.stored(DeliveryId(0), DONE);
+        assert_eq!(queue.take().map(|due| due.id), Some(DeliveryId(-1)));
     }
 
     #[test]
@@ -140,14 +193,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_try_is_made_twice_however_rows_arrive(rows in prop::collection::vec((0i64..4, 0u32..4, any::<bool>()), 0..200)) {
+        fn no_try_is_made_twice_however_rows_arrive(rows in prop::collection::vec((0i64..4, 0u32..4, any::<bool>(), any::<bool>()), 0..200)) {
             let mut queue = Queue::default();
             let mut tried = HashSet::new();
-            for (id, attempts, fails) in rows {
+            for (id, attempts, fails, stores) in rows {
                 queue.admit(due(id, attempts));
                 if let Some(due) = queue.take() {
                     prop_assert!(tried.insert((due.id, due.attempts)));
-                    if fails { queue.put_off(due.id, due.attempts + 1) } else { queue.done(due.id) }
+                    let made = if fails { due.attempts + 1 } else { DONE };
+                    queue.settle(due.id, made);
+                    if stores {
+                        queue.stored(due.id, made);
+                    }
                 }
             }
         }

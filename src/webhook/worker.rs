@@ -12,17 +12,22 @@ use tokio::task::JoinSet;
 
 use super::attempt::{Poster, Tls};
 use super::lane::{Counters, Lane, Settlement};
+use super::queue::UNSTORED;
 use super::settings::Endpoint;
 use super::{Clock, stopped};
-use crate::outbox::delivery::{Due, EndpointId};
+use crate::outbox::delivery::{DeliveryId, Due, EndpointId};
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 
 /// New deliveries on their way to a lane, whose own queue is behind it.
 const HANDED_OVER: usize = 256;
 
-/// Results on their way to the store.
+/// Results of one lane on their way to the store.
 const SETTLED: usize = 1024;
+
+/// News of stored results on their way to a lane. Room for more than a lane has results that are not stored, so that no
+/// news is lost.
+const STORED: usize = 2 * UNSTORED;
 
 /// Delivers events to every configured endpoint.
 pub struct Worker {
@@ -55,13 +60,15 @@ impl Worker {
         let Self { store, endpoints, fresh, metrics, clock, grace } = self;
         let tls = Tls::native();
         let mut tasks = JoinSet::new();
-        let (settled, settlements) = mpsc::channel(SETTLED);
         let mut lanes = HashMap::with_capacity(endpoints.len());
         for endpoint in endpoints {
             let (hand_over, handed_over) = mpsc::channel(HANDED_OVER);
             let (polls, questions) = mpsc::channel(1);
             let (answers, polled) = mpsc::channel(1);
+            let (settled, settlements) = mpsc::channel(SETTLED);
+            let (tell, stored) = mpsc::channel(STORED);
             lanes.insert(endpoint.id.clone(), hand_over);
+            tasks.spawn(record(store.clone(), settlements, tell));
             tasks.spawn(answer(store.clone(), endpoint.id.clone(), clock, questions, answers));
             let lane = Lane {
                 application: endpoint.application.clone(),
@@ -71,12 +78,11 @@ impl Worker {
                 fresh: handed_over,
                 polls,
                 polled,
-                settled: settled.clone(),
+                settled,
+                stored,
             };
             tasks.spawn(lane.run(stop.clone(), grace));
         }
-        drop(settled);
-        tasks.spawn(record(store, settlements));
         dispatch(fresh, lanes, stop).await;
         while tasks.join_next().await.is_some() {}
     }
@@ -138,14 +144,15 @@ async fn answer(
     }
 }
 
-/// Passes results on to the store until the last lane has ended.
-async fn record(store: Store, mut settlements: mpsc::Receiver<Settlement>) {
+/// Passes one lane's results on to the store until the lane has ended, and tells it of those that are stored.
+async fn record(store: Store, mut settlements: mpsc::Receiver<Settlement>, tell: mpsc::Sender<(DeliveryId, u32)>) {
     while let Some(settlement) = settlements.recv().await {
-        match settlement {
-            Settlement::Delivered { id, at, status } => store.delivered(id, at, status),
-            Settlement::PutOff { id, attempts, next_at, error } => store.put_off(id, attempts, next_at, error),
-            Settlement::Exhausted { id, attempts, error } => store.exhausted(id, attempts, error),
-        }
+        let (id, made, tell) = (settlement.id, settlement.made(), tell.clone());
+        // A result that the store refuses is told as well: the lane then takes the row for what the store says it is.
+        store.deliver(id, settlement.state, move |_| {
+            // The lane may have ended.
+            let _ = tell.try_send((id, made));
+        });
     }
 }
 
@@ -158,8 +165,10 @@ mod tests {
 
     use super::super::local_server::{LocalServer, Reply, endpoint, within};
     use super::*;
-    use crate::outbox::delivery::DeliveryId;
+    use crate::outbox::delivery::Subscriptions;
     use crate::outbox::event::{EventId, EventType};
+    use crate::store::{Delivery, Settings};
+    use crate::telemetry::health::Health;
 
     #[tokio::test]
     async fn hanging_endpoint_delays_no_other() {
@@ -181,6 +190,7 @@ mod tests {
                 polls: mpsc::channel(1).0,
                 polled: mpsc::channel(1).1,
                 settled: settled.clone(),
+                stored: mpsc::channel(1).1,
             };
             tasks.spawn(lane.run(stopping.clone(), Duration::ZERO));
         }
@@ -193,11 +203,38 @@ mod tests {
         }
         offer.send(due(6_000, "http://gone/")).await.unwrap();
         offer.send(due(6_001, &healthy.url())).await.unwrap();
-        let delivered = Settlement::Delivered { id: DeliveryId(6_001), at: now(), status: 204 };
+        let state = Delivery::Delivered { at: now(), status: 204 };
+        let delivered = Settlement { id: DeliveryId(6_001), state };
         assert_eq!(within(settlements.recv()).await.unwrap(), delivered);
         assert_eq!(healthy.next().await.body, "{}");
         stop.send(true).unwrap();
         within(async { while tasks.join_next().await.is_some() {} }).await;
+    }
+
+    #[tokio::test]
+    async fn lane_hears_of_each_result_when_it_is_stored() {
+        let folder = std::env::temp_dir().join(format!("ringproof-record-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let settings = Settings { path: folder.join("ringproof.db"), retention: Duration::from_hours(24) };
+        let (ready, _fresh) = mpsc::channel(1);
+        let health = Arc::new(Health::default());
+        let store = Store::open(&settings, Subscriptions::default(), Metrics::new(), health, ready).unwrap();
+        let (settled, settlements) = mpsc::channel(SETTLED);
+        let (tell, mut stored) = mpsc::channel(STORED);
+        let recording = tokio::spawn(record(store.clone(), settlements, tell));
+        let put_off = Delivery::PutOff { attempts: 3, next_at: now(), error: "status 500".to_owned() };
+        settled.send(Settlement { id: DeliveryId(1), state: put_off }).await.unwrap();
+        let delivered = Delivery::Delivered { at: now(), status: 204 };
+        settled.send(Settlement { id: DeliveryId(2), state: delivered.clone() }).await.unwrap();
+        assert_eq!(within(stored.recv()).await, Some((DeliveryId(1), 3)));
+        assert_eq!(within(stored.recv()).await, Some((DeliveryId(2), u32::MAX)));
+        // A store that takes nothing any more says so too.
+        store.close();
+        settled.send(Settlement { id: DeliveryId(3), state: delivered }).await.unwrap();
+        assert_eq!(within(stored.recv()).await, Some((DeliveryId(3), u32::MAX)));
+        drop(settled);
+        within(recording).await.unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     fn due(id: i64, endpoint: &str) -> Due {

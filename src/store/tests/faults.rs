@@ -58,7 +58,7 @@ fn a_delivery_state_outlives_a_full_disk() {
     large.verification.metadata = BTreeMap::from([("k".into(), "v".repeat(1_000_000))]);
     node.faults.planned().max_pages.store(1, Ordering::SeqCst);
     node.store.create(large, move |answer| sender.send(answer).unwrap());
-    node.store.delivered(delivery, at(9), 200);
+    node.delivered(delivery, at(9), 200);
     drop(release);
     assert_eq!(answer.recv_timeout(DEADLINE).unwrap(), Err(StepError::RolledBack));
     assert!(node.due(at(9)).iter().any(|due| due.id == delivery));
@@ -84,7 +84,7 @@ fn a_commit_that_failed_and_took_effect_is_answered_as_done() {
     assert_eq!(node.read(created.id), Some(created));
 
     node.faults.planned().commit.store(1, Ordering::SeqCst);
-    node.store.delivered(delivery, at(4), 200);
+    node.delivered(delivery, at(4), 200);
     until(|| node.not_ready().is_none() && !node.due(at(9)).iter().any(|due| due.id == delivery));
     until(|| node.metrics.webhook_backlog.get() == 2);
 }
@@ -100,7 +100,7 @@ fn a_commit_that_failed_without_effect_is_undone() {
     assert!(node.claim(pending.id, 3).unwrap().is_some());
 
     node.faults.planned().commit.store(2, Ordering::SeqCst);
-    node.store.delivered(delivery, at(4), 200);
+    node.delivered(delivery, at(4), 200);
     until(|| !node.due(at(9)).iter().any(|due| due.id == delivery));
     assert_eq!(node.not_ready(), None);
 }
@@ -109,6 +109,7 @@ fn a_commit_that_failed_without_effect_is_undone() {
 fn while_an_outcome_is_unknown_steps_are_refused_and_none_is_answered_falsely() {
     let node = Node::new();
     let pending = node.create(1).unwrap();
+    let delivery = node.due(at(1))[0].id;
     let away = node.folder.0.join("away");
     node.faults.planned().commit.store(1, Ordering::SeqCst);
     std::fs::rename(node.folder.database(), &away).unwrap();
@@ -122,10 +123,16 @@ fn while_an_outcome_is_unknown_steps_are_refused_and_none_is_answered_falsely() 
     };
     until(refused);
     assert!(claimed.try_recv().is_err());
+    let (stored, told) = mpsc::channel();
+    let state = Delivery::Delivered { at: at(9), status: 204 };
+    node.store.deliver(delivery, state, move |answer| stored.send(answer).unwrap());
+    assert!(told.try_recv().is_err(), "what was sent waits for the disk");
     assert_eq!(node.not_ready(), Some("the store cannot write"));
 
     std::fs::rename(&away, node.folder.database()).unwrap();
     assert!(claimed.recv_timeout(DEADLINE).unwrap().unwrap().is_some());
+    assert_eq!(told.recv_timeout(DEADLINE).unwrap(), Ok(()));
+    assert!(!node.due(at(9)).iter().any(|due| due.id == delivery));
     assert!(node.create(4).is_ok());
 }
 

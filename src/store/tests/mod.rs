@@ -101,6 +101,14 @@ impl Node {
         wait(|done| self.store.note(note(id, n, kind), done))
     }
 
+    fn delivered(&self, id: DeliveryId, at: SystemTime, status: u16) {
+        self.settle(id, Delivery::Delivered { at, status });
+    }
+
+    fn settle(&self, id: DeliveryId, state: Delivery) {
+        self.store.deliver(id, state, |_| ());
+    }
+
     fn read(&self, id: VerificationId) -> Option<Verification> {
         block_on(self.store.verification(id)).unwrap()
     }

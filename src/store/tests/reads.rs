@@ -80,9 +80,9 @@ fn due_leaves_out_what_is_done_or_planned_for_later() {
     assert_eq!(node.due(at(3)).len(), 3);
     let all = node.due(at(10));
     assert_eq!(all.len(), 5);
-    node.store.delivered(all[0].id, at(10), 204);
-    node.store.put_off(all[1].id, 1, at(5_000), "é".repeat(300));
-    node.store.exhausted(all[2].id, 12, "connection refused".into());
+    node.delivered(all[0].id, at(10), 204);
+    node.settle(all[1].id, Delivery::PutOff { attempts: 1, next_at: at(5_000), error: "é".repeat(300) });
+    node.settle(all[2].id, Delivery::Exhausted { attempts: 12, error: "connection refused".into() });
     until(|| node.due(at(4_999)).len() == 2);
     let later = node.due(at(5_000));
     assert_eq!(later.iter().map(|due| due.id).collect::<Vec<_>>(), [all[3].id, all[4].id, all[1].id]);
@@ -90,8 +90,8 @@ fn due_leaves_out_what_is_done_or_planned_for_later() {
     assert_eq!(block_on(node.store.backlog()).unwrap(), 3);
     assert_eq!(node.metrics.webhook_backlog.get(), 3);
     assert_eq!(node.column("SELECT max(length(CAST(error AS BLOB))) FROM deliveries"), [Some(200)]);
-    node.store.delivered(all[0].id, at(11), 200);
-    node.store.delivered(all[3].id, at(11), 200);
+    node.delivered(all[0].id, at(11), 200);
+    node.delivered(all[3].id, at(11), 200);
     until(|| block_on(node.store.backlog()).unwrap() == 2);
     assert_eq!(node.metrics.webhook_backlog.get(), 2);
 }
@@ -128,7 +128,7 @@ fn purge_removes_what_is_old_in_chunks_and_nothing_else() {
     let kept = create(2_300).event;
     for due in node.due(at(20_000)) {
         if due.event != kept {
-            node.store.delivered(due.id, at(20_000), 204);
+            node.delivered(due.id, at(20_000), 204);
         }
     }
     until(|| node.metrics.webhook_backlog.get() == 1);
@@ -174,9 +174,9 @@ fn purge_takes_no_delivery_that_is_due_however_old_and_leaves_its_event() {
     until(|| node.metrics.webhook_backlog.get() == 2_500);
     let due = node.due(at(5_000));
     // So many stay in front that a chunk holds nothing to remove.
-    node.store.delivered(due[0].id, at(5_000), 204);
-    node.store.exhausted(due[1].id, 12, "status 500".into());
-    node.store.delivered(due[2_400].id, at(5_000), 204);
+    node.delivered(due[0].id, at(5_000), 204);
+    node.settle(due[1].id, Delivery::Exhausted { attempts: 12, error: "status 500".into() });
+    node.delivered(due[2_400].id, at(5_000), 204);
     until(|| node.metrics.webhook_backlog.get() == 2_497);
 
     node.store.purge(at(400 * DAY));
@@ -187,7 +187,7 @@ fn purge_takes_no_delivery_that_is_due_however_old_and_leaves_its_event() {
     assert_eq!(node.metrics.webhook_backlog.get(), 2_497);
 
     // What is delivered after all goes with the next purge.
-    node.store.delivered(left[0].id, at(400 * DAY), 204);
+    node.delivered(left[0].id, at(400 * DAY), 204);
     until(|| node.metrics.webhook_backlog.get() == 2_496);
     node.store.purge(at(400 * DAY));
     until(|| node.count("events") == 2_496);
@@ -204,7 +204,7 @@ fn purge_by_a_row_with_a_wrong_time_takes_none_of_its_neighbours() {
         wait(|done| node.store.create(step, done)).unwrap();
     }
     for due in node.due(at(now + 10)) {
-        node.store.delivered(due.id, at(now + 10), 204);
+        node.delivered(due.id, at(now + 10), 204);
     }
     until(|| node.metrics.webhook_backlog.get() == 0);
     node.store.purge(at(now + 20));
