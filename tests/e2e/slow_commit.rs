@@ -90,7 +90,7 @@ async fn pending() -> (Receiver, Node, Created) {
     (receiver, node, created)
 }
 
-/// Takes the write lock, as an operator's SQLite tool might.
+/// Takes the write lock, as a tool of the operator might.
 fn lock(node: &Node) -> Connection {
     let database = node.database();
     database.execute_batch("PRAGMA busy_timeout = 10000; BEGIN IMMEDIATE").unwrap();
