@@ -97,16 +97,21 @@ impl SipWorker {
     /// Answers calls whose wait is over, as many as have gathered.
     async fn finish(&mut self, first: (u128, Outcome)) {
         let now = clock::boot();
-        let mut next = Some(first);
-        for _ in 0..BATCH {
-            let Some((ticket, outcome)) = next else { break };
+        let (mut ended, mut left) = (first, BATCH);
+        loop {
+            let (ticket, outcome) = ended;
             let outgoing = &mut self.outgoing;
             let mut lost = false;
             self.shared.finish(&mut self.scanner, ticket, outcome, now, |call, to, write| {
                 lost = outgoing.push(to, call.flow.local.ip(), write).is_err();
             });
             self.shared.count_unsent(lost.into());
-            next = self.finished.try_recv().ok();
+            left -= 1;
+            // Looked at only when there is room for one more: what is taken out must be answered.
+            match (left > 0).then(|| self.finished.try_recv().ok()).flatten() {
+                Some(next) => ended = next,
+                None => break,
+            }
         }
         self.flush().await;
     }

@@ -1,5 +1,7 @@
 //! A store that takes its time: another process holds the database's write lock, so that commits wait.
 
+use std::collections::HashSet;
+
 use rusqlite::Connection;
 use serde_json::json;
 
@@ -80,6 +82,35 @@ async fn misses_reads_and_pings_do_not_wait_for_a_commit() {
     assert!(caller.received().is_none(), "the matched call still waits");
     lock.execute_batch("ROLLBACK").unwrap();
     assert_eq!(caller.receive().await.code(), 486);
+}
+
+#[tokio::test]
+async fn every_call_that_waited_for_one_commit_is_answered_once_it_is_done() {
+    const CALLS: u64 = 150;
+    let receiver = Receiver::start().await;
+    let node = Node::start(Config::new(&receiver.url())).await;
+    let mut invites = Vec::new();
+    for index in 0..CALLS {
+        let created = node.api().create(&phone(index.try_into().unwrap())).await;
+        invites.push(Request::invite(&created.phone, &created.number));
+    }
+    let caller = Caller::new(node.sip()).await;
+    let lock = lock(&node);
+    for invite in &invites {
+        caller.send(invite).await;
+    }
+    until("all of the calls to wait", async || {
+        (node.metric("ringproof_calls_waiting", &[]).await == CALLS).then_some(())
+    })
+    .await;
+    lock.execute_batch("ROLLBACK").unwrap();
+    let mut answered = HashSet::new();
+    for _ in &invites {
+        let answer = caller.receive().await;
+        assert_eq!(answer.code(), 486);
+        answered.insert(answer.field("Call-ID").to_owned());
+    }
+    assert_eq!(answered.len(), invites.len(), "without a single retransmission");
 }
 
 async fn pending() -> (Receiver, Node, Created) {
