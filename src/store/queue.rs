@@ -115,8 +115,12 @@ impl Queue {
             return Err((step, refusal));
         }
         queue.push_back(step);
+        // While an outcome is unknown the writer sleeps between its looks at a sick disk, and is not to be woken.
+        let wake = state.refusal.is_none();
         drop(state);
-        self.arrived.notify_one();
+        if wake {
+            self.arrived.notify_one();
+        }
         Ok(())
     }
 

@@ -92,11 +92,15 @@ impl Writer {
         match outcome {
             Ok((answers, effects)) => {
                 timer.observe_duration();
-                // A disk that is full still takes what needs no new page, such as the state of a delivery.
-                if !effects.reached.is_empty() {
-                    self.recovered();
-                }
+                // A disk that is full still takes what needs no new page, such as the state of a delivery: after such a
+                // batch it is tried whether it takes more.
+                let proven = !effects.reached.is_empty();
                 self.finish(batch, answers, effects);
+                if proven {
+                    self.recovered();
+                } else if self.failed {
+                    self.probe();
+                }
             }
             Err(Fault::Step(fault)) => {
                 error!(%fault, "a batch failed");

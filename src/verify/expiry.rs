@@ -12,7 +12,7 @@ use crate::call::assurance::Reasons;
 use crate::matcher::pair::{PairKey, Pending};
 use crate::matcher::verification::Status;
 use crate::outbox::event::EventId;
-use crate::store::End;
+use crate::store::{End, Note};
 
 /// How often due windows are looked for.
 const TICK: Duration = Duration::from_millis(200);
@@ -79,11 +79,14 @@ impl Core {
         self.gauges();
     }
 
-    /// Ends one window that is over, ahead of its turn: what follows from it is told in order.
-    pub(super) fn expire_now(self: &Arc<Self>, key: PairKey, pending: Pending) {
+    /// Ends one window that is over, ahead of its turn, and only then records the late call that showed it.
+    pub(super) fn expire_now(self: &Arc<Self>, key: PairKey, pending: Pending, late: Option<Note>) {
         let keeper = Arc::clone(self);
         self.store.end(expire(pending, (self.clock.utc)()), move |result| {
             keeper.ended(key, pending, None, Status::Expired, &result);
+            if let (Ok(_), Some(late)) = (result, late) {
+                keeper.record(late);
+            }
         });
     }
 

@@ -112,10 +112,14 @@ impl Core {
                 self.note(pending.id, EventType::CallReceived, event, reasons, seen);
                 (Taken::Refuse, CallOutcome::TooLow)
             }
-            Met::Overdue(pending) => {
-                self.expire_now(key, pending);
-                self.note(pending.id, EventType::LateCall, event, Reasons::of(Reason::LateCall), seen);
+            Met::Overdue(pending) if now.since(pending.deadline) <= LATE => {
+                let late = self.note_of(pending.id, EventType::LateCall, event, Reasons::of(Reason::LateCall), seen);
+                self.expire_now(key, pending, late);
                 (Taken::Refuse, CallOutcome::Late)
+            }
+            Met::Overdue(pending) => {
+                self.expire_now(key, pending, None);
+                (Taken::Refuse, self.unmatched(event, dialled, seen, now))
             }
             Met::Rested(rest) if rest.status == Status::Expired && now.since(rest.since) <= LATE => {
                 self.note(rest.id, EventType::LateCall, event, Reasons::of(Reason::LateCall), seen);
@@ -173,13 +177,29 @@ impl Core {
 
     /// Records a call that did not verify, once a call, and not without end.
     fn note(&self, verification: VerificationId, kind: EventType, event: &CallEvent, more: Reasons, seen: Seen) {
+        if let Some(note) = self.note_of(verification, kind, event, more, seen) {
+            self.record(note);
+        }
+    }
+
+    fn note_of(
+        &self,
+        verification: VerificationId,
+        kind: EventType,
+        event: &CallEvent,
+        more: Reasons,
+        seen: Seen,
+    ) -> Option<Note> {
         if seen != Seen::New || self.notes.check().is_err() {
-            return;
+            return None;
         }
         let mut call = self.facts(event);
         call.event.reasons = call.event.reasons.union(more);
-        let step = Note { verification, kind, event: EventId(Ulid::generate()), call, at: (self.clock.utc)() };
-        self.store.note(step, |_result| {
+        Some(Note { verification, kind, event: EventId(Ulid::generate()), call, at: (self.clock.utc)() })
+    }
+
+    pub(super) fn record(&self, note: Note) {
+        self.store.note(note, |_result| {
             // A note that is lost costs a hint; the store has counted it.
         });
     }

@@ -105,8 +105,19 @@ async fn a_call_after_a_window_that_nobody_has_noticed_is_over_is_told_after_its
     let id = rig.create(wish()).await.unwrap();
     rig.pass(Duration::from_mins(2));
     assert_eq!(rig.call(call(1)).await, None);
+    rig.until(async || rig.get(id).await.sequence == 3).await;
     assert_eq!(rig.events().await, [EventType::Created, EventType::Expired, EventType::LateCall]);
     assert_eq!(rig.get(id).await.status, Status::Expired);
+}
+
+#[tokio::test]
+async fn a_call_long_after_a_window_that_nobody_has_noticed_is_over_only_ends_it() {
+    let mut rig = Rig::new(clock!(), 1);
+    let id = rig.create(wish()).await.unwrap();
+    rig.pass(Duration::from_mins(62));
+    assert_eq!(rig.call(call(1)).await, None);
+    rig.until(async || rig.get(id).await.status == Status::Expired).await;
+    assert_eq!(rig.events().await, [EventType::Created, EventType::Expired]);
 }
 
 #[tokio::test]
