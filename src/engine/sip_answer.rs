@@ -55,6 +55,7 @@ struct DroppedCounters {
     unknown_source: IntCounter,
     keep_alive: IntCounter,
     not_sip: IntCounter,
+    truncated: IntCounter,
     no_via: IntCounter,
     response: IntCounter,
     unsent: IntCounter,
@@ -103,6 +104,7 @@ impl SipShared {
                 unknown_source: dropped("unknown_source"),
                 keep_alive: dropped("keep_alive"),
                 not_sip: dropped("not_sip"),
+                truncated: dropped("truncated"),
                 no_via: dropped("no_via"),
                 response: dropped("response"),
                 unsent: dropped("unsent"),
@@ -113,6 +115,11 @@ impl SipShared {
     /// Counts answers that could not be sent.
     pub fn count_unsent(&self, count: usize) {
         self.dropped.unsent.inc_by(count as u64);
+    }
+
+    /// Counts a datagram that did not come whole, which leaves nothing to judge.
+    pub fn count_truncated(&self) {
+        self.dropped.truncated.inc();
     }
 
     /// Judges one message and gives its answer and where it goes, if there is one now.
@@ -221,7 +228,7 @@ impl SipShared {
             received_at: arrival.utc,
         };
         let event = judge(&invite, id, &face.trunk, |number| self.verify.is_own(number));
-        let notify = Notify { ticket: transaction.0, to: finished.clone() };
+        let notify = || Notify { ticket: transaction.0, to: finished.clone() };
         let hold = || {
             self.waiting.hold(transaction, || WaitingCall {
                 request: bytes.into(),

@@ -82,6 +82,10 @@ impl SipWorker {
         let (now, utc, instant) = (clock::boot(), clock::utc(), clock::instant());
         let port = self.socket.local_addr().port();
         for datagram in inbox.iter() {
+            if datagram.truncated {
+                self.shared.count_truncated();
+                continue;
+            }
             let local = SocketAddr::new(datagram.local, port);
             let flow = Flow { transport: Transport::Udp, local, remote: datagram.remote };
             let arrival = Arrival { flow, owner: self.owner, utc, now, instant };

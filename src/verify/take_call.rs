@@ -41,8 +41,8 @@ pub enum Held {
 
 impl Verify {
     /// Takes a call. Where it matches, or another call of the same pair is being committed, `hold` is asked to keep
-    /// it before anything else can happen to the pair, and `notify` is told the outcome.
-    pub fn take_call(&self, event: &CallEvent, notify: Notify, hold: impl FnOnce() -> Held) -> Taken {
+    /// it before anything else can happen to the pair, and `notify` whom to tell the outcome.
+    pub fn take_call(&self, event: &CallEvent, notify: impl FnOnce() -> Notify, hold: impl FnOnce() -> Held) -> Taken {
         let core = &self.core;
         let now = (core.clock.boot)();
         let seen = core.recent.note_call(event.key, now);
@@ -67,7 +67,7 @@ impl Core {
         event: &CallEvent,
         seen: Seen,
         now: BootTime,
-        notify: Notify,
+        notify: impl FnOnce() -> Notify,
         hold: impl FnOnce() -> Held,
     ) -> (Taken, CallOutcome) {
         let range = event.dialled.and_then(|dialled| self.settings.numbers.find(dialled));
@@ -92,7 +92,7 @@ impl Core {
                 return false;
             }
             match hold() {
-                Held::Kept => self.claims.join(key, Waiter::Call(notify)),
+                Held::Kept => self.claims.join(key, Waiter::Call(notify())),
                 Held::Already => {}
                 Held::Full => return false,
             }

@@ -58,7 +58,7 @@ async fn one_of_many_calls_on_many_threads_verifies_and_all_are_answered() {
             .map(|key| {
                 let (verify, finish) = (rig.verify.clone(), finish.clone());
                 scope.spawn(move || {
-                    verify.take_call(&call(key), Notify { ticket: key.into(), to: finish }, || Held::Kept)
+                    verify.take_call(&call(key), || Notify { ticket: key.into(), to: finish }, || Held::Kept)
                 })
             })
             .collect();
@@ -315,7 +315,7 @@ impl Rig {
     /// Lets a call in; how its wait ended, or `None` where it was refused at once.
     async fn call(&self, event: CallEvent) -> Option<Outcome> {
         let (finish, mut finished) = mpsc::channel(1);
-        match self.verify.take_call(&event, Notify { ticket: 1, to: finish }, || Held::Kept) {
+        match self.verify.take_call(&event, || Notify { ticket: 1, to: finish }, || Held::Kept) {
             Taken::Refuse => None,
             Taken::Wait => Some(within(finished.recv()).await.unwrap().1),
             Taken::Unavailable => panic!("there is room"),
