@@ -17,6 +17,7 @@ mod observe;
 mod opening;
 mod phone;
 mod problem;
+mod query;
 pub mod server;
 mod verifications;
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use arc_swap::ArcSwap;
 use prometheus::{Histogram, IntCounter};
 use tokio::sync::mpsc;
 
@@ -30,8 +31,7 @@ const CODES: [u16; 11] = [200, 400, 405, 416, 420, 481, 487, 501, 503, 505, 513]
 
 /// What all SIP loops share.
 pub struct SipShared {
-    trunks: Vec<TrunkFace>,
-    peers: Peers,
+    routes: ArcSwap<Routes>,
     verify: Verify,
     recent: Arc<RecentCalls>,
     /// Calls that wait for their commit.
@@ -40,6 +40,19 @@ pub struct SipShared {
     health: Arc<Health>,
     dropped: DroppedCounters,
     invite_to_reply: Histogram,
+}
+
+/// Who may send calls, and what each trunk answers. A reload replaces both together. The place of a trunk keeps its
+/// meaning while the node runs, for calls that wait name it.
+struct Routes {
+    trunks: Vec<TrunkFace>,
+    peers: Peers,
+}
+
+impl Routes {
+    fn new(trunks: Vec<Trunk>, peers: Peers, metrics: &Metrics) -> Self {
+        Self { trunks: trunks.into_iter().map(|trunk| TrunkFace::new(trunk, metrics)).collect(), peers }
+    }
 }
 
 /// A trunk as the SIP side sees it.
@@ -92,8 +105,7 @@ impl SipShared {
     ) -> Self {
         let dropped = |reason| metrics.sip_dropped.with_label_values(&[reason]);
         Self {
-            trunks: trunks.into_iter().map(|trunk| TrunkFace::new(trunk, metrics)).collect(),
-            peers,
+            routes: ArcSwap::from_pointee(Routes::new(trunks, peers, metrics)),
             verify,
             recent,
             waiting: WaitingCalls::default(),
@@ -110,6 +122,11 @@ impl SipShared {
                 unsent: dropped("unsent"),
             },
         }
+    }
+
+    /// Puts other trunks and peers in force, from the next message on.
+    pub fn replace_routes(&self, trunks: Vec<Trunk>, peers: Peers, metrics: &Metrics) {
+        self.routes.store(Arc::new(Routes::new(trunks, peers, metrics)));
     }
 
     /// Counts answers that could not be sent.
@@ -131,11 +148,12 @@ impl SipShared {
         finished: &mpsc::Sender<(u128, Outcome)>,
         answer: impl FnOnce(SocketAddr, Write<'_>),
     ) {
-        let Some(id) = self.peers.trunk(arrival.flow.remote.ip()) else {
+        let routes = self.routes.load();
+        let Some(id) = routes.peers.trunk(arrival.flow.remote.ip()) else {
             self.dropped.unknown_source.inc();
             return;
         };
-        let face = &self.trunks[usize::from(id.0)];
+        let face = &routes.trunks[usize::from(id.0)];
         let message = match scanner.scan(bytes) {
             Ok(message) => message,
             Err(ScanError::Empty) => return self.dropped.keep_alive.inc(),
@@ -152,7 +170,7 @@ impl SipShared {
             Dispatch::Options(request) if self.health.is_draining() => (request.via, DRAINING),
             Dispatch::Options(request) => (request.via, Status::Ok.into()),
             Dispatch::Cancel(request) => (request.via, self.cancel(&request).into()),
-            Dispatch::Invite(request) => match self.invite(&request, bytes, id, arrival, finished) {
+            Dispatch::Invite(request) => match self.invite(&request, bytes, id, face, arrival, finished) {
                 Some(head) => (request.via, head),
                 None => return,
             },
@@ -171,7 +189,8 @@ impl SipShared {
     ) {
         let key = TransactionKey(ticket);
         let Some(call) = self.waiting.take(key) else { return };
-        let face = &self.trunks[usize::from(call.trunk.0)];
+        let routes = self.routes.load();
+        let face = &routes.trunks[usize::from(call.trunk.0)];
         let head = match outcome {
             Outcome::Durable => {
                 self.recent.note_transaction(short(key), now);
@@ -180,7 +199,7 @@ impl SipShared {
             }
             Outcome::Failed => Status::ServiceUnavailable.into(),
         };
-        self.reply(scanner, &call, head, answer);
+        self.reply(scanner, &call, face, head, answer);
     }
 
     /// Answers 503 to a call that has waited too long.
@@ -190,17 +209,19 @@ impl SipShared {
         call: &WaitingCall,
         answer: impl FnOnce(&WaitingCall, SocketAddr, Write<'_>),
     ) {
-        self.reply(scanner, call, Status::ServiceUnavailable.into(), answer);
+        let routes = self.routes.load();
+        let face = &routes.trunks[usize::from(call.trunk.0)];
+        self.reply(scanner, call, face, Status::ServiceUnavailable.into(), answer);
     }
 
     fn reply(
         &self,
         scanner: &mut Scanner,
         call: &WaitingCall,
+        face: &TrunkFace,
         head: Head<'_>,
         answer: impl FnOnce(&WaitingCall, SocketAddr, Write<'_>),
     ) {
-        let face = &self.trunks[usize::from(call.trunk.0)];
         // The message was readable when the call was kept.
         let Ok(message) = scanner.scan(&call.request) else { return };
         let Some(via) = message.values(HeaderName::Via).next().and_then(Via::parse) else { return };
@@ -209,15 +230,15 @@ impl SipShared {
         });
     }
 
-    fn invite<'s>(
-        &'s self,
+    fn invite<'f>(
+        &self,
         request: &Request<'_>,
         bytes: &[u8],
         id: TrunkId,
+        face: &'f TrunkFace,
         arrival: Arrival,
         finished: &mpsc::Sender<(u128, Outcome)>,
-    ) -> Option<Head<'s>> {
-        let face = &self.trunks[usize::from(id.0)];
+    ) -> Option<Head<'f>> {
         let transaction = self.key.transaction(request);
         let invite = Invite {
             message: request.message,

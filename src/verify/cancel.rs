@@ -27,7 +27,8 @@ impl Verify {
         idempotency: Option<Idempotency>,
     ) -> Result<Answer, CancelError> {
         let core = &self.core;
-        let name = &core.settings.application(application).name;
+        let current = core.current.get();
+        let name = &current.settings.application(application).name;
         let turn = match core.begin(name, idempotency).await? {
             Begun::Repeat(answer) => return Ok(answer),
             Begun::Run(turn) => turn,
@@ -100,7 +101,7 @@ impl Core {
         let rest = Rest { id: pending.id, status, since, until: now.plus(self.cool_down(pending.number)) };
         let waiters = self.matcher.settle(key, rest, || self.claims.leave(key));
         if let Some(phone) = phone.or(verification.as_ref().map(|verification| verification.phone)) {
-            self.limits[usize::from(pending.application)].free_place(phone);
+            self.current.load().limits(ApplicationId(pending.application)).free_place(phone);
         }
         tell(waiters, Outcome::Durable);
     }

@@ -46,7 +46,8 @@ impl Verify {
         if core.health.is_draining() {
             return Err(CreateError::Draining);
         }
-        let settings = core.settings.application(application);
+        let current = core.current.get();
+        let settings = current.settings.application(application);
         let turn = match core.begin(&settings.name, idempotency).await? {
             Begun::Repeat(answer) => return Ok(answer),
             Begun::Run(turn) => turn,
@@ -55,7 +56,8 @@ impl Verify {
         if minimum < settings.minimum_assurance {
             return Err(CreateError::AssuranceLowered(settings.minimum_assurance));
         }
-        let limits = core.limits[usize::from(application.0)]
+        let limits = current
+            .limits(application)
             .count(wish.phone, wish.client_ip)
             .map_err(|(exceeded, limits)| CreateError::RateLimited { exceeded, limits })?;
         let used = core.store.numbers_used(&settings.name, wish.phone, NUMBERS_REMEMBERED).await;
@@ -141,14 +143,14 @@ impl Core {
         let key = self.pair(phone, pending.number);
         if result.is_err() {
             self.matcher.release(key, pending.id);
-            self.limits[usize::from(pending.application)].free_place(phone);
+            self.current.load().limits(ApplicationId(pending.application)).free_place(phone);
             self.keep(superseded);
             return;
         }
         let waiters = match superseded {
             None => self.matcher.activate(key, pending, Vec::new),
             Some(old) => {
-                self.limits[usize::from(old.pending.application)].free_place(phone);
+                self.current.load().limits(ApplicationId(old.pending.application)).free_place(phone);
                 if old.key == key {
                     self.matcher.activate(key, pending, || self.claims.leave(key))
                 } else {
@@ -215,7 +217,9 @@ impl Core {
         used: &[E164],
         superseded: Option<&Superseded>,
     ) -> Result<E164, CreateError> {
-        let ranges: Vec<_> = self.settings.numbers.of(application).collect();
+        let current = self.current.get();
+        let ranges: Vec<_> = current.settings.numbers.of(application).collect();
+        let limits = current.limits(application);
         let total: u64 = ranges.iter().map(|range| u64::from(range.count)).sum();
         if total == 0 {
             return Err(CreateError::NoNumber);
@@ -223,13 +227,12 @@ impl Core {
         let now = (self.clock.boot)();
         // The place of a verification that ends for this one is this one's.
         if superseded.is_none() {
-            let limits = &self.limits[usize::from(application.0)];
             limits.take_place(phone).map_err(|limit| CreateError::TooManyPending {
                 limit,
                 retry_after: self.first_free(&ranges, phone, used, now),
             })?;
         } else {
-            self.limits[usize::from(application.0)].restore_place(phone);
+            limits.restore_place(phone);
         }
         let nth = |mut place: u64| {
             let range = ranges.iter().find(|range| {
@@ -255,13 +258,17 @@ impl Core {
             })
             .or_else(|| {
                 let mine = |number: &&E164| {
-                    self.settings.numbers.find(**number).is_some_and(|range| range.applications.contains(&application))
+                    current
+                        .settings
+                        .numbers
+                        .find(**number)
+                        .is_some_and(|range| range.applications.contains(&application))
                 };
                 used.iter().rev().filter(mine).copied().find(take)
             })
             .or_else(|| superseded.map(|old| old.pending.number));
         number.ok_or_else(|| {
-            self.limits[usize::from(application.0)].free_place(phone);
+            limits.free_place(phone);
             CreateError::PhoneBusy { retry_after: self.first_free(&ranges, phone, used, now) }
         })
     }

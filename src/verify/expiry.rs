@@ -40,7 +40,7 @@ impl Verify {
                 },
                 _ = tidy.tick() => {
                     self.core.store.purge((self.core.clock.utc)());
-                    for limits in &self.core.limits {
+                    for limits in self.core.current.get().all_limits() {
                         limits.tidy();
                     }
                 }

@@ -3,6 +3,7 @@
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -30,13 +31,23 @@ pub struct ApplicationLimits {
     per_client: Option<(Rate, Keyed<IpAddr>)>,
     per_second: Option<(Rate, Direct)>,
     pending_per_phone: u32,
-    pending: DashMap<E164, u32>,
+    pending: Arc<DashMap<E164, u32>>,
 }
 
 impl ApplicationLimits {
     /// Limits that nothing has counted against yet.
     #[must_use]
     pub fn new(limits: &Limits) -> Self {
+        Self::counting(limits, Arc::default())
+    }
+
+    /// Other limits for the same application: rates begin anew, pending verifications go on to count.
+    #[must_use]
+    pub fn succeeded_by(&self, limits: &Limits) -> Self {
+        Self::counting(limits, Arc::clone(&self.pending))
+    }
+
+    fn counting(limits: &Limits, pending: Arc<DashMap<E164, u32>>) -> Self {
         let keyed = |rate: Rate| quota(rate).map(|quota| (rate, quota));
         let second = limits.creates_per_second.map(|count| Rate { count, per: Duration::from_secs(1) });
         Self {
@@ -52,7 +63,7 @@ impl ApplicationLimits {
                 .and_then(keyed)
                 .map(|(rate, quota)| (rate, RateLimiter::direct(quota).with_middleware())),
             pending_per_phone: limits.pending_per_phone,
-            pending: DashMap::new(),
+            pending,
         }
     }
 

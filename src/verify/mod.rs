@@ -9,6 +9,7 @@ pub mod clock;
 mod create;
 mod expiry;
 mod idempotency;
+mod in_force;
 pub mod limits;
 pub mod recent_calls;
 mod recover;
@@ -21,7 +22,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use prometheus::IntCounter;
 
 use crate::e164::E164;
 use crate::matcher::index::Matcher;
@@ -32,12 +32,11 @@ use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
 use claims::Claims;
 use clock::Clock;
-use limits::ApplicationLimits;
+use in_force::Current;
 use recent_calls::RecentCalls;
 pub use recover::Restored;
 use request::RequestError;
 use settings::{ApplicationId, Settings};
-use take_call::CallOutcome;
 pub use take_call::{Held, Taken};
 
 /// Most calls a second that leave a note without verifying. Notes are hints; a flood of calls must not fill the disk.
@@ -50,7 +49,7 @@ pub struct Verify {
 }
 
 struct Core {
-    settings: Settings,
+    current: Current,
     /// Keys the index of pairs.
     secret: [u8; 16],
     clock: Clock,
@@ -61,11 +60,7 @@ struct Core {
     recent: Arc<RecentCalls>,
     claims: Claims,
     running: Arc<idempotency::Running>,
-    /// By application.
-    limits: Vec<ApplicationLimits>,
     notes: DefaultDirectRateLimiter,
-    /// `calls_total` by trunk and outcome.
-    calls: Vec<[IntCounter; CallOutcome::ALL.len()]>,
 }
 
 impl Verify {
@@ -80,17 +75,12 @@ impl Verify {
         metrics: Metrics,
         health: Arc<Health>,
     ) -> Self {
-        let counters = |trunk: &String| {
-            CallOutcome::ALL.map(|outcome| metrics.calls.with_label_values(&[trunk.as_str(), outcome.as_str()]))
-        };
         let core = Core {
-            calls: settings.trunks.iter().map(counters).collect(),
-            limits: settings.applications.iter().map(|one| ApplicationLimits::new(&one.limits)).collect(),
             notes: RateLimiter::direct(Quota::per_second(NOTES_PER_SECOND)),
             matcher: Matcher::default(),
             claims: Claims::default(),
             running: Arc::default(),
-            settings,
+            current: Current::new(settings, &metrics),
             secret,
             clock,
             store,
@@ -112,13 +102,19 @@ impl Verify {
     ) -> Result<Option<Verification>, RequestError> {
         let core = &self.core;
         let row = core.store.verification(id).await.map_err(|error| idempotency::unavailable(&error))?;
-        Ok(row.filter(|row| row.application == core.settings.application(application).name))
+        Ok(row.filter(|row| row.application == core.current.load().settings.application(application).name))
+    }
+
+    /// Puts other settings in force. Places of applications and trunks must mean what they meant before; what is
+    /// pending keeps its window and level.
+    pub fn replace_settings(&self, settings: Settings) {
+        self.core.current.replace(settings, &self.core.metrics);
     }
 
     /// Whether a number is one that people call.
     #[must_use]
     pub fn is_own(&self, number: E164) -> bool {
-        self.core.settings.numbers.find(number).is_some()
+        self.core.current.load().settings.numbers.find(number).is_some()
     }
 }
 
@@ -128,7 +124,7 @@ impl Core {
     }
 
     fn cool_down(&self, number: E164) -> Duration {
-        self.settings.numbers.find(number).map_or(Duration::ZERO, |range| range.cool_down)
+        self.current.load().settings.numbers.find(number).map_or(Duration::ZERO, |range| range.cool_down)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use ulid::Ulid;
 
+use super::settings::ApplicationId;
 use super::{Core, Verify};
 use crate::call::assurance::Reasons;
 use crate::matcher::pair::{LATE, Pending, Rest};
@@ -29,7 +30,8 @@ impl Verify {
         let core = &self.core;
         let utc = (core.clock.utc)();
         let now = (core.clock.boot)();
-        let longest_rest = core.settings.numbers.ranges().iter().map(|range| range.cool_down).max();
+        let current = core.current.get();
+        let longest_rest = current.settings.numbers.ranges().iter().map(|range| range.cool_down).max();
         let recovered = core.store.recover(utc, longest_rest.unwrap_or_default().max(LATE))?;
         let restored = Restored {
             pending: recovered.pending.len(),
@@ -46,7 +48,7 @@ impl Verify {
                 core.matcher.rest(key, rest);
             }
         }
-        let applications = &core.settings.applications;
+        let applications = &current.settings.applications;
         let place = |name: &str| applications.iter().position(|application| application.name == name);
         for row in recovered.pending {
             // A clock that was set back does not lengthen a window, one that was set forward ends it.
@@ -65,7 +67,7 @@ impl Verify {
                 minimum: row.minimum_assurance,
                 number: row.number,
             };
-            core.limits[usize::from(application)].restore_place(row.phone);
+            current.limits(ApplicationId(application)).restore_place(row.phone);
             core.matcher.activate(core.pair(row.phone, row.number), pending, || ());
         }
         for call in recovered.claimed_calls {

@@ -26,7 +26,7 @@ pub struct Application {
 }
 
 /// `[application.limits]`.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Creations for one phone.
     pub creates_per_phone: Option<Rate>,

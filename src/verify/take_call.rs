@@ -70,7 +70,8 @@ impl Core {
         notify: impl FnOnce() -> Notify,
         hold: impl FnOnce() -> Held,
     ) -> (Taken, CallOutcome) {
-        let range = event.dialled.and_then(|dialled| self.settings.numbers.find(dialled));
+        let current = self.current.load();
+        let range = event.dialled.and_then(|dialled| current.settings.numbers.find(dialled));
         let (Some(range), Some(dialled)) = (range, event.dialled) else {
             return (Taken::Refuse, CallOutcome::UnknownNumber);
         };
@@ -207,13 +208,13 @@ impl Core {
     fn facts(&self, event: &CallEvent) -> CallFacts {
         CallFacts {
             id: CallRecordId(Ulid::generate()),
-            trunk: self.settings.trunks[usize::from(event.trunk.0)].clone(),
+            trunk: self.current.load().settings.trunks[usize::from(event.trunk.0)].clone(),
             event: event.clone(),
         }
     }
 
     fn count_call(&self, event: &CallEvent, outcome: CallOutcome) {
-        self.calls[usize::from(event.trunk.0)][outcome as usize].inc();
+        self.current.load().count_call(event.trunk, outcome);
     }
 }
 
