@@ -66,6 +66,7 @@ fn shipped_file_has_the_documented_defaults() {
     assert_eq!(configuration.api_listen, address("127.0.0.1:8080"));
     assert_eq!(configuration.admin_listen, address("127.0.0.1:9090"));
     assert!(configuration.admin_token.is_none());
+    assert_eq!(configuration.verify.max_pending, 5_000_000);
     assert_eq!(configuration.retention, Duration::from_hours(30 * 24));
 }
 
@@ -398,6 +399,7 @@ listen = "0.0.0.0:9090"
 token = "env:ADMIN_TOKEN"
 [store]
 engine = "embedded"
+max_pending = 100000000
 [retention]
 verifications = "36h"
 "#

@@ -16,6 +16,8 @@ use crate::verify::request::{CancelError, CreateError, LimitState, RequestError}
 
 /// How long a client should stay away from a node that drains.
 const DRAIN: Duration = Duration::from_secs(30);
+/// How long until some windows have ended on a node that is full.
+const FULL: Duration = Duration::from_secs(5);
 const SOON: Duration = Duration::from_secs(1);
 
 /// What went wrong, as a client's program tells it apart.
@@ -35,6 +37,7 @@ pub(super) enum Code {
     NotFound,
     NotInThisVersion,
     NumberPoolExhausted,
+    PendingFull,
     PhoneBusy,
     RateLimited,
     StoreUnavailable,
@@ -81,6 +84,9 @@ impl Code {
             Self::NotInThisVersion => ("not_in_this_version", S::NOT_IMPLEMENTED, "Not in this version"),
             Self::NumberPoolExhausted => {
                 ("number_pool_exhausted", S::SERVICE_UNAVAILABLE, "The application has no number to call")
+            }
+            Self::PendingFull => {
+                ("pending_full", S::SERVICE_UNAVAILABLE, "This node holds as many pending verifications as it may")
             }
             Self::PhoneBusy => ("phone-busy", S::TOO_MANY_REQUESTS, "No number is free for this phone"),
             Self::RateLimited => ("rate_limited", S::TOO_MANY_REQUESTS, "A rate limit is used up"),
@@ -231,6 +237,7 @@ impl From<CreateError> for Problem {
                 "replaces_unknown",
                 format!("{detail}; leave it out, or give the id of the one to be replaced"),
             ),
+            CreateError::PendingFull { .. } => Self::new(Code::PendingFull, detail).retry_after(FULL),
             CreateError::Draining => Self::new(Code::Draining, detail).retry_after(DRAIN),
             CreateError::Request(error) => error.into(),
         }
@@ -319,6 +326,7 @@ mod tests {
             (CreateError::TooManyPending { limit: 3, retry_after: wait }, 429, "too_many_pending", Some("3")),
             (CreateError::PhoneBusy { retry_after: Duration::ZERO }, 429, "phone-busy", Some("1")),
             (CreateError::NoNumber, 503, "number_pool_exhausted", Some("30")),
+            (CreateError::PendingFull { limit: 5_000_000 }, 503, "pending_full", Some("5")),
             (CreateError::Draining, 503, "draining", Some("30")),
             (CreateError::Request(RequestError::Unavailable), 503, "store_unavailable", Some("1")),
             (CreateError::Request(RequestError::IdempotencyRunning), 409, "idempotency_running", Some("1")),

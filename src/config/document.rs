@@ -8,10 +8,12 @@ use super::fault::{Fault, Quoted};
 use super::section::{Section, Shape, Word};
 use super::{ApiKey, Configuration, TrunkExtras, application, listener, name, number, reference, trunk};
 use crate::call::event::TrunkId;
-use crate::verify::settings::{ApplicationId, Numbers, Settings};
+use crate::verify::settings::{ApplicationId, MAX_PENDING, Numbers, Settings};
 
 /// Longest `data_dir` in bytes, below what systems allow for a path with a file's name behind it.
 const MAX_PATH: usize = 3072;
+/// Largest `max_pending`: some 40 GB of memory.
+const MOST_PENDING: u32 = 100_000_000;
 /// Shortest and longest retention.
 const RETENTION: (Duration, Duration) = (Duration::from_hours(1), Duration::from_hours(3650 * 24));
 
@@ -30,7 +32,7 @@ pub(super) const ROOT: Shape = Shape {
     ],
 };
 const NODE: Shape = Shape { title: "[node]", keys: &[("name", r#""edge-1""#), ("data_dir", r#""ringproof-data""#)] };
-const STORE: Shape = Shape { title: "[store]", keys: &[("engine", r#""embedded""#)] };
+const STORE: Shape = Shape { title: "[store]", keys: &[("engine", r#""embedded""#), ("max_pending", "5000000")] };
 const RETENTION_SHAPE: Shape = Shape { title: "[retention]", keys: &[("verifications", r#""30d""#)] };
 
 /// Reads everything. `None` exactly where a fault was told.
@@ -43,7 +45,9 @@ pub(super) fn read(root: &Section<'_>) -> Option<Configuration> {
     let numbers = number::read(root);
     let applications = application::read(root);
     let ranges = reference::connect(root, trunks.as_deref(), numbers.as_deref(), applications.as_deref());
-    let engine = root.table("store", &STORE).choice("engine", &[("embedded", ())], &["redis"]);
+    let store = root.table("store", &STORE);
+    let engine = store.choice("engine", &[("embedded", ())], &["redis"]);
+    let max_pending = store.integer("max_pending", 1..=MOST_PENDING).and_then(|count, _| Some(u64::from(count)));
     let retention = retention(&root.table("retention", &RETENTION_SHAPE));
 
     engine.or(())?;
@@ -54,7 +58,11 @@ pub(super) fn read(root: &Section<'_>) -> Option<Configuration> {
         sip: listeners.sip,
         trunks: Vec::new(),
         peers: Vec::new(),
-        verify: Settings { numbers: Numbers::new(ranges?), ..Settings::default() },
+        verify: Settings {
+            numbers: Numbers::new(ranges?),
+            max_pending: max_pending.or(MAX_PENDING)?,
+            ..Settings::default()
+        },
         keys: Vec::new(),
         webhooks: Vec::new(),
         api_listen: listeners.api,

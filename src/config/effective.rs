@@ -51,6 +51,7 @@ pub fn effective(configuration: &Configuration) -> String {
     }
     page.section("[store]");
     page.key("engine", text("embedded"));
+    page.key("max_pending", configuration.verify.max_pending);
     page.section("[retention]");
     page.key("verifications", text(&short(configuration.retention)));
     page.0

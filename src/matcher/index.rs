@@ -4,6 +4,8 @@
 //! Callbacks run while the pair's entry is held, so that what they note about the pair can't be overtaken; they must
 //! be short and must not touch the index.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use parking_lot::Mutex;
@@ -21,6 +23,7 @@ pub struct Matcher {
     pairs: DashMap<PairKey, State>,
     buckets: Mutex<Buckets>,
     numbers: DashMap<E164, NumberCount>,
+    pending: AtomicU64,
 }
 
 /// How many verifications are pending on one number, and the exclusive or of their ids: with one pending, its id.
@@ -244,19 +247,23 @@ impl Matcher {
     /// How many verifications are pending.
     #[must_use]
     pub fn pending_count(&self) -> u64 {
-        self.numbers.iter().map(|count| count.pending).sum()
+        self.pending.load(Ordering::Relaxed)
     }
 
     fn count(&self, pending: Pending) {
         let mut count = self.numbers.entry(pending.number).or_default();
         count.pending += 1;
+        self.pending.fetch_add(1, Ordering::Relaxed);
         count.ids ^= pending.id.0.0;
     }
 
     fn uncount(&self, pending: Pending) {
-        if let Some(mut count) = self.numbers.get_mut(&pending.number) {
-            count.pending = count.pending.saturating_sub(1);
+        if let Some(mut count) = self.numbers.get_mut(&pending.number)
+            && count.pending > 0
+        {
+            count.pending -= 1;
             count.ids ^= pending.id.0.0;
+            self.pending.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }

@@ -56,6 +56,10 @@ impl Verify {
         if minimum < settings.minimum_assurance {
             return Err(CreateError::AssuranceLowered(settings.minimum_assurance));
         }
+        // Asked before the limits, so that a node that is full uses up nobody's.
+        if wish.replaces.is_none() {
+            core.check_room()?;
+        }
         let limits = current
             .limits(application)
             .count(wish.phone, wish.client_ip)
@@ -66,6 +70,9 @@ impl Verify {
             Some(id) => core.supersede(&settings.name, wish.phone, id).await?,
             None => None,
         };
+        if superseded.is_none() {
+            core.check_room()?;
+        }
 
         // From here on nothing waits: what is taken is settled by the commit, whether or not the client still listens.
         let id = VerificationId(Ulid::generate());
@@ -132,6 +139,12 @@ impl Verify {
 }
 
 impl Core {
+    /// Whether one more verification may be pending.
+    fn check_room(&self) -> Result<(), CreateError> {
+        let limit = self.current.load().settings.max_pending;
+        if self.matcher.pending_count() < limit { Ok(()) } else { Err(CreateError::PendingFull { limit }) }
+    }
+
     /// What follows a creation's commit, or its failure.
     fn created(
         &self,

@@ -137,6 +137,12 @@ pub enum CreateError {
     /// `replaces` names nothing of this application and phone.
     #[error("replaces names no verification of this application and phone")]
     ReplacesUnknown,
+    /// As many verifications are pending on this node as it may hold.
+    #[error("this node holds as many pending verifications as it may ({limit})")]
+    PendingFull {
+        /// `max_pending`.
+        limit: u64,
+    },
     /// The node is about to stop.
     #[error("this node is draining")]
     Draining,

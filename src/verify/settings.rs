@@ -96,8 +96,11 @@ impl Numbers {
     }
 }
 
+/// [`Settings::max_pending`] where nothing else is said.
+pub const MAX_PENDING: u64 = 5_000_000;
+
 /// Applications and numbers.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// By [`ApplicationId`].
     pub applications: Vec<Application>,
@@ -105,6 +108,15 @@ pub struct Settings {
     pub numbers: Numbers,
     /// Names of the trunks, by [`TrunkId`].
     pub trunks: Vec<String>,
+    /// Verifications that may be pending at once. Creations that are under way may pass it by their own number, and
+    /// what a restart brings back is not cut to it.
+    pub max_pending: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { applications: Vec::new(), numbers: Numbers::default(), trunks: Vec::new(), max_pending: MAX_PENDING }
+    }
 }
 
 impl Settings {

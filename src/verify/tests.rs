@@ -282,6 +282,7 @@ impl Rig {
                 cool_down,
             }]),
             trunks: vec!["local".to_owned()],
+            ..Settings::default()
         };
         let subscription = Subscription {
             application: "demo".to_owned(),

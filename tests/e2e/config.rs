@@ -46,6 +46,8 @@ pub struct Config {
     pub applications: String,
     /// More of `[admin]`.
     pub admin: String,
+    /// What `[store]` says.
+    pub store: String,
     /// `RINGPROOF_LOG`.
     pub log: &'static str,
 }
@@ -61,6 +63,7 @@ impl Config {
             numbers: NUMBERS.to_owned(),
             applications: application("demo", "", &[webhook(url, "")]),
             admin: String::new(),
+            store: String::new(),
             log: "info",
         }
     }
@@ -76,7 +79,7 @@ impl Config {
             "[node]\nname = \"e2e\"\ndata_dir = \"data\"\n\n\
              [sip]\nlisten = [{}]\nworkers = {}\nrecent_calls = 4096\ndrain_seconds = {}\n\
              {}{}{}\n\
-             [api]\nlisten = \"127.0.0.1:0\"\n\n[admin]\nlisten = \"127.0.0.1:0\"\n{}\n",
+             [api]\nlisten = \"127.0.0.1:0\"\n\n[admin]\nlisten = \"127.0.0.1:0\"\n{}\n\n[store]\n{}\n",
             listen.join(", "),
             self.workers,
             self.drain_seconds,
@@ -84,6 +87,7 @@ impl Config {
             self.numbers,
             self.applications,
             self.admin,
+            self.store,
         )
     }
 }

@@ -31,6 +31,34 @@ async fn a_phone_and_a_clients_address_have_limits_with_headers_that_tell() {
 }
 
 #[tokio::test]
+async fn a_node_that_holds_as_many_as_it_may_refuses_until_one_ends() {
+    let receiver = Receiver::start().await;
+    let mut node = Node::start(Config { store: "max_pending = 3".to_owned(), ..Config::new(&receiver.url()) }).await;
+    let mut created = Vec::new();
+    for index in 0..3 {
+        created.push(node.api().create(&phone(index)).await);
+    }
+    let refused = node.api().ask(&json!({"phone": phone(3)})).await;
+    refused.is_problem(503, "pending_full");
+    assert_eq!(refused.header("retry-after"), "5");
+    assert_eq!(node.metric("ringproof_creates_refused_total", &["code=\"pending_full\""]).await, 1);
+    // One that takes the place of another makes none more.
+    let other = node.api().create_with(&json!({"phone": phone(0), "replaces": created[0].id})).await;
+    node.api().ask(&json!({"phone": phone(3), "replaces": created[0].id})).await.is_problem(422, "invalid_fields");
+    assert_eq!(Caller::new(node.sip()).await.call(&other.phone, &other.number).await, 486);
+    node.api().create(&phone(3)).await;
+    // A restart brings back all of them, also where the limit is lower now.
+    node.process.kill();
+    node.config.store = "max_pending = 1".to_owned();
+    node.restart().await;
+    node.api().ask(&json!({"phone": phone(4)})).await.is_problem(503, "pending_full");
+    for left in &created[1..] {
+        assert_eq!(node.api().cancel(&left.id).await.status, 200);
+    }
+    node.api().ask(&json!({"phone": phone(4)})).await.is_problem(503, "pending_full");
+}
+
+#[tokio::test]
 async fn a_phone_has_so_many_places_for_pending_ones_and_an_end_frees_one() {
     let (_receiver, mut node) = limited("creates_per_phone = 0, pending_per_phone = 2").await;
     let first = node.api().create(&phone(1)).await;
