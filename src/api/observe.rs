@@ -44,7 +44,9 @@ pub(super) async fn observe(State(shared): State<Arc<Shared>>, request: Request,
         headers.insert(REQUEST_ID, value);
     }
     shared.metrics.api_responses.with_label_values(&[route, status.as_str()]).inc();
-    let milliseconds = (shared.clock)().saturating_duration_since(began).as_millis();
+    let took = (shared.clock)().saturating_duration_since(began);
+    shared.metrics.api_request.with_label_values(&[route]).observe(took.as_secs_f64());
+    let milliseconds = took.as_millis();
     tracing::debug!(request_id = %id, method, route, status = status.as_u16(), milliseconds, "request");
     response
 }

@@ -12,13 +12,15 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use prometheus::{IntCounter, IntGauge};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::opening::Opening;
+use crate::telemetry::metrics::Metrics;
 
 /// What one listener allows.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +31,56 @@ pub struct Bounds {
     pub headers: Duration,
     /// How long requests in progress have at the stop.
     pub stop: Duration,
+}
+
+/// What is counted of one listener's connections.
+#[derive(Debug, Clone)]
+pub struct Counts {
+    /// Those that are open.
+    pub open: IntGauge,
+    /// Those that the system did not hand over, for want of descriptors mostly.
+    pub not_accepted: IntCounter,
+}
+
+impl Counts {
+    /// The API's, which are metrics.
+    #[must_use]
+    pub fn of_api(metrics: &Metrics) -> Self {
+        let not_accepted = metrics.api_connections_refused.with_label_values(&["not_accepted"]);
+        Self { open: metrics.api_connections.clone(), not_accepted }
+    }
+
+    /// Those of a listener that no metric tells of.
+    ///
+    /// # Panics
+    /// Never: both names are valid.
+    #[must_use]
+    pub fn untold() -> Self {
+        const VALID: &str = "a valid name";
+        Self {
+            open: IntGauge::new("open", "connections").expect(VALID),
+            not_accepted: IntCounter::new("not_accepted", "connections").expect(VALID),
+        }
+    }
+}
+
+/// A connection's place among those that are open.
+struct Place {
+    _permit: OwnedSemaphorePermit,
+    open: IntGauge,
+}
+
+impl Place {
+    fn take(permit: OwnedSemaphorePermit, open: &IntGauge) -> Self {
+        open.inc();
+        Self { _permit: permit, open: open.clone() }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open.dec();
+    }
 }
 
 impl Default for Bounds {
@@ -53,12 +105,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
 /// Serves `router` on `listener` until `stop` turns true or its sender is gone; then lets requests in progress finish
 /// within [`Bounds::stop`] and closes what remains.
-pub async fn serve(listener: TcpListener, router: Router, stop: watch::Receiver<bool>) {
-    serve_within(listener, router, stop, Bounds::default()).await;
-}
-
-/// As [`serve`], with other bounds.
-pub async fn serve_within(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>, bounds: Bounds) {
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    mut stop: watch::Receiver<bool>,
+    bounds: Bounds,
+    counts: Counts,
+) {
     let builder = builder(bounds);
     let places = Arc::new(Semaphore::new(bounds.connections));
     let graceful = GracefulShutdown::new();
@@ -66,24 +119,28 @@ pub async fn serve_within(listener: TcpListener, router: Router, mut stop: watch
     loop {
         while connections.try_join_next().is_some() {}
         let next = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (place, listener.accept().await)
+            let permit = Arc::clone(&places).acquire_owned().await;
+            (permit, listener.accept().await)
         };
-        let (place, accepted) = tokio::select! {
+        let (permit, accepted) = tokio::select! {
             biased;
             _ = stop.wait_for(|stopped| *stopped) => break,
             next = next => next,
         };
+        // The semaphore is never closed.
+        let Ok(permit) = permit else { break };
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
                 if !is_of_one_connection(&error) {
+                    counts.not_accepted.inc();
                     tracing::warn!(%error, "cannot accept a connection");
                     sleep(ACCEPT_PAUSE).await;
                 }
                 continue;
             }
         };
+        let place = Place::take(permit, &counts.open);
         prepare(&stream);
         let io = TokioIo::new(Opening::new(stream, bounds.headers));
         let service = TowerToHyperService::new(router.clone());

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::server::{Bounds, serve_within};
+use super::server::{Bounds, Counts, serve};
 use super::*;
 use crate::matcher::boot_time::BootTime;
 use crate::outbox::delivery::Subscriptions;
@@ -383,7 +383,7 @@ impl Node {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(serve_within(listener, router, stopped, bounds));
+        let task = tokio::spawn(serve(listener, router, stopped, bounds, Counts::of_api(&metrics)));
         Self { address, metrics, stop, task }
     }
 

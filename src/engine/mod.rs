@@ -4,8 +4,10 @@
 //! says is the trunk's setting. Invariant: no INVITE is read before what was pending is back, and nothing that was
 //! accepted is dropped at a stop.
 
+pub mod ceilings;
 pub mod clock;
 mod data_dir;
+mod gauges;
 mod peers;
 mod sandbox;
 mod serve;

@@ -12,14 +12,17 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::ceilings;
 use super::clock::{self, CLOCK};
 use super::data_dir::{DataDir, DataDirError};
+use super::gauges;
 use super::peers::Peers;
 use super::sandbox::{self, SandboxError};
 use super::signals::Signals;
 use super::sip_answer::SipShared;
 use super::threads;
 use crate::admin;
+use crate::api::server::{Bounds, Counts};
 use crate::api::{self, Access, key};
 use crate::config::{ApiKey, Configuration};
 use crate::outbox::delivery::{Subscription, Subscriptions};
@@ -142,6 +145,8 @@ impl Node {
         let (tag_key, pair_key) = data_dir.secret()?;
         let sandbox = sandbox::complete(&mut configuration, &data_dir).await?;
 
+        let caps = ceilings::settle(&configuration);
+
         // Every address is taken before anything runs, so that a wrong one costs nothing.
         let listeners = sip_sockets(&configuration)?;
         let sip = listeners.iter().filter_map(|sockets| sockets.first()).map(BoundSocket::local_addr).collect();
@@ -177,7 +182,9 @@ impl Node {
         let expiring = verify.clone();
         rest.spawn(|stop| async move { expiring.run_expiry(stop).await });
         let router = admin::router(metrics.clone(), Arc::clone(&health), configuration.admin_token.as_ref());
-        rest.spawn(|stop| api::server::serve(admin, router, stop));
+        let bounds = Bounds { connections: ceilings::ADMIN, ..Bounds::default() };
+        rest.spawn(|stop| api::server::serve(admin, router, stop, bounds, Counts::untold()));
+        rest.spawn(|stop| gauges::keep(store.clone(), settings.path, metrics.clone(), stop));
 
         let shared = Arc::new(SipShared::new(
             std::mem::take(&mut configuration.trunks),
@@ -193,8 +200,11 @@ impl Node {
             .map_err(|source| ServeError::System { what: "a SIP worker thread", source })?;
         let mut requests = Part::new();
         let access = Arc::new(ArcSwap::from_pointee(access(&configuration)));
+        let bounds = Bounds { connections: caps.api, ..Bounds::default() };
+        metrics.api_connections_limit.set(i64::try_from(caps.api).unwrap_or(i64::MAX));
+        let counts = Counts::of_api(&metrics);
         let router = api::router(Arc::new(verify), access, metrics, clock::instant);
-        requests.spawn(|stop| api::server::serve(api, router, stop));
+        requests.spawn(|stop| api::server::serve(api, router, stop, bounds, counts));
 
         health.set_started();
         say(&format_args!("{told}ready\n{welcome}"));

@@ -194,7 +194,6 @@ impl SipShared {
         let head = match outcome {
             Outcome::Durable => {
                 self.recent.note_transaction(short(key), now);
-                self.invite_to_reply.observe(clock::instant().duration_since(call.received).as_secs_f64());
                 if call.canceled { Status::RequestTerminated.into() } else { face.refusal() }
             }
             Outcome::Failed => Status::ServiceUnavailable.into(),
@@ -222,6 +221,7 @@ impl SipShared {
         head: Head<'_>,
         answer: impl FnOnce(&WaitingCall, SocketAddr, Write<'_>),
     ) {
+        self.invite_to_reply.observe(clock::instant().duration_since(call.received).as_secs_f64());
         // The message was readable when the call was kept.
         let Ok(message) = scanner.scan(&call.request) else { return };
         let Some(via) = message.values(HeaderName::Via).next().and_then(Via::parse) else { return };

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::IntCounter;
+use prometheus::{Histogram, IntCounter};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -12,6 +12,7 @@ use super::clock;
 use super::sip_answer::{Arrival, SipShared, Write};
 use crate::sip::flow::{Flow, Transport};
 use crate::sip::message::Scanner;
+use crate::telemetry::metrics::Metrics;
 use crate::transport::udp::{BATCH, Inbox, Outgoing, UdpSocket};
 use crate::verify::claims::{MAX_WAITING, Outcome};
 
@@ -32,6 +33,7 @@ pub struct SipWorker {
     scanner: Scanner,
     outgoing: Outgoing,
     socket_drops: IntCounter,
+    batch: Histogram,
     /// The socket could not be read: it is left alone until the next sweep.
     ailing: bool,
 }
@@ -39,10 +41,11 @@ pub struct SipWorker {
 impl SipWorker {
     /// Prepares the loop of `socket`.
     #[must_use]
-    pub fn new(shared: Arc<SipShared>, socket: UdpSocket, owner: usize, socket_drops: IntCounter) -> Self {
+    pub fn new(shared: Arc<SipShared>, socket: UdpSocket, owner: usize, metrics: &Metrics) -> Self {
         let (finish, finished) = mpsc::channel(MAX_WAITING);
         let (scanner, outgoing) = (Scanner::default(), Outgoing::new());
-        Self { shared, socket, owner, finished, finish, scanner, outgoing, socket_drops, ailing: false }
+        let (socket_drops, batch) = (metrics.sip_socket_drops.clone(), metrics.sip_batch.clone());
+        Self { shared, socket, owner, finished, finish, scanner, outgoing, socket_drops, batch, ailing: false }
     }
 
     /// Reads and answers until `stop` turns true; then no call is read any more, and those that wait get their answer.
@@ -79,6 +82,9 @@ impl SipWorker {
             return;
         }
         self.socket_drops.inc_by(inbox.kernel_drops().into());
+        if inbox.is_empty() {
+            return;
+        }
         let (now, utc, instant) = (clock::boot(), clock::utc(), clock::instant());
         let port = self.socket.local_addr().port();
         for datagram in inbox.iter() {
@@ -96,6 +102,7 @@ impl SipWorker {
             self.shared.count_unsent(lost.into());
         }
         self.flush().await;
+        self.batch.observe(clock::instant().duration_since(instant).as_secs_f64());
     }
 
     /// Answers calls whose wait is over, as many as have gathered.

@@ -37,17 +37,17 @@ pub fn spawn(
     }
     let mut threads = Vec::new();
     for (number, sockets) in by_worker.into_iter().enumerate() {
-        let (shared, stop, drops) = (Arc::clone(shared), stop.clone(), metrics.sip_socket_drops.clone());
+        let (shared, stop, metrics) = (Arc::clone(shared), stop.clone(), metrics.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let health = Arc::clone(health);
         let work = move || {
             runtime.block_on(LocalSet::new().run_until(async move {
                 let mut loops = JoinSet::new();
                 for (owner, socket) in sockets {
-                    let (shared, stop, drops) = (Arc::clone(&shared), stop.clone(), drops.clone());
+                    let (shared, stop, metrics) = (Arc::clone(&shared), stop.clone(), metrics.clone());
                     loops.spawn_local(async move {
                         match socket.register() {
-                            Ok(socket) => SipWorker::new(shared, socket, owner, drops).run(stop).await,
+                            Ok(socket) => SipWorker::new(shared, socket, owner, &metrics).run(stop).await,
                             Err(error) => tracing::error!(%error, "a SIP socket cannot be watched"),
                         }
                     });

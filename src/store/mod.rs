@@ -301,6 +301,11 @@ impl Store {
         self.inner.readers.read(|connection| Ok(writer::backlog(connection)?.unsigned_abs())).await
     }
 
+    /// About how many answers to idempotency keys are kept: exactly, where the oldest have always gone first.
+    pub async fn idempotency_answers(&self) -> Result<u64, StoreError> {
+        self.inner.readers.read(readers::idempotency_answers).await
+    }
+
     /// Has what is too old at `now` removed when nothing more urgent waits: what the retention says, and idempotency
     /// answers after 24 h or beyond 1,000,000.
     pub fn purge(&self, now: SystemTime) {

@@ -1,11 +1,23 @@
 //! The metrics, by their names in Prometheus' text format.
+//!
+//! What the program counts is set where it happens. What the system knows of the process is read when somebody asks.
 
-use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+use super::process::ProcessMetrics;
 
 /// Every metric of the node. Cheap to use; hot paths keep the children that they need.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    registry: Registry,
+    book: Arc<Book>,
+    process: Arc<ProcessMetrics>,
     /// SIP requests from known peers, by trunk, method and transport.
     pub sip_requests: IntCounterVec,
     /// SIP responses sent, by trunk and status code.
@@ -20,7 +32,9 @@ pub struct Metrics {
     pub recent_calls_age: IntGauge,
     /// Calls that wait for their commit.
     pub calls_waiting: IntGauge,
-    /// Matched INVITE to its final response.
+    /// A batch of datagrams from the moment it is taken to that at which its answers are given to the kernel.
+    pub sip_batch: Histogram,
+    /// Matched INVITE to its final response, also where that is 503.
     pub invite_to_reply: Histogram,
     /// Matched INVITE to the first 2xx of a webhook endpoint.
     pub invite_to_webhook: Histogram,
@@ -30,8 +44,18 @@ pub struct Metrics {
     pub verifications_pending: IntGauge,
     /// Creations refused, by application and problem code.
     pub creates_refused: IntCounterVec,
+    /// Creations that a rate limit or `pending_per_phone` refused, by application and limit.
+    pub rate_limited: IntCounterVec,
     /// API responses, by route and status code.
     pub api_responses: IntCounterVec,
+    /// From a request's head to its answer's, by route.
+    pub api_request: HistogramVec,
+    /// Connections to the API that are open.
+    pub api_connections: IntGauge,
+    /// Connections to the API that may be open at once.
+    pub api_connections_limit: IntGauge,
+    /// Connections to the API that were not taken, by reason.
+    pub api_connections_refused: IntCounterVec,
     /// Webhook attempts, by application and result.
     pub webhook_attempts: IntCounterVec,
     /// Deliveries not yet done.
@@ -42,6 +66,12 @@ pub struct Metrics {
     pub store_batch: Histogram,
     /// Steps refused or failed in the store, by reason.
     pub store_failures: IntCounterVec,
+    /// Bytes of the store's files, by file: `database` and `wal`.
+    pub store_file_bytes: IntGaugeVec,
+    /// Bytes that the node may still write to the disk of its data directory.
+    pub store_disk_free: IntGauge,
+    /// Answers kept for idempotency keys.
+    pub store_idempotency: IntGauge,
 }
 
 impl Default for Metrics {
@@ -54,10 +84,10 @@ impl Metrics {
     /// Registers all metrics in a registry of their own.
     #[must_use]
     pub fn new() -> Self {
-        let registry = Registry::new();
-        let r = &registry;
-        let build = counter_vec(r, "build_info", "Version of the program; always 1", &["version"]);
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).inc();
+        let book = Arc::new(Book::default());
+        let r = &*book;
+        let build = gauge_vec(r, "build_info", "Version of the program; always 1", &["version"]);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let recent_calls_age = gauge(
             r,
             "sip_recent_calls_age_seconds",
@@ -81,6 +111,7 @@ impl Metrics {
             calls: counter_vec(r, "calls_total", "Calls by what became of them", &["trunk", "outcome"]),
             recent_calls_age,
             calls_waiting: gauge(r, "calls_waiting", "Matched calls that wait for their commit"),
+            sip_batch: histogram(r, "sip_batch_seconds", "Batch of datagrams taken to its answers sent", &BATCH),
             invite_to_reply: histogram(r, "invite_to_reply_seconds", "Matched INVITE to final response", &LATENCY),
             invite_to_webhook: histogram(
                 r,
@@ -96,7 +127,28 @@ impl Metrics {
             ),
             verifications_pending: gauge(r, "verifications_pending", "Verifications pending now"),
             creates_refused: counter_vec(r, "creates_refused_total", "Creations refused", &["application", "code"]),
+            rate_limited: counter_vec(
+                r,
+                "rate_limited_total",
+                "Creations that a limit refused",
+                &["application", "limit"],
+            ),
             api_responses: counter_vec(r, "api_responses_total", "API responses", &["route", "code"]),
+            api_request: histogram_vec(
+                r,
+                "api_request_seconds",
+                "API request to the head of its answer",
+                &REQUEST,
+                &["route"],
+            ),
+            api_connections: gauge(r, "api_connections", "Connections to the API that are open"),
+            api_connections_limit: gauge(r, "api_connections_limit", "Connections to the API that may be open at once"),
+            api_connections_refused: counter_vec(
+                r,
+                "api_connections_refused_total",
+                "Connections to the API that were not taken",
+                &["reason"],
+            ),
             webhook_attempts: counter_vec(r, "webhook_attempts_total", "Webhook attempts", &["application", "result"]),
             webhook_backlog: gauge(r, "webhook_backlog", "Deliveries not yet done"),
             store_commit: histogram(r, "store_commit_seconds", "Time of a commit, disk included", &LATENCY),
@@ -112,16 +164,31 @@ impl Metrics {
                 "Steps that the store refused or failed",
                 &["reason"],
             ),
-            registry,
+            store_file_bytes: gauge_vec(r, "store_file_bytes", "Size of the store's files", &["file"]),
+            store_disk_free: gauge(
+                r,
+                "store_disk_free_bytes",
+                "What may still be written to the disk of the data directory",
+            ),
+            store_idempotency: gauge(r, "store_idempotency_answers", "Answers kept for idempotency keys"),
+            process: Arc::new(ProcessMetrics::new(r)),
+            book,
         }
+    }
+
+    /// Every metric that there is, whether or not it has a value yet: its name and its labels.
+    #[must_use]
+    pub fn names(&self) -> Vec<(String, Vec<String>)> {
+        self.book.names.lock().clone()
     }
 
     /// All metrics in Prometheus' text format 0.0.4.
     #[must_use]
     pub fn render(&self) -> String {
+        self.process.refresh();
         let mut text = Vec::new();
         // Writing to memory fails for inconsistent metrics only, which registration has ruled out.
-        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        let _ = TextEncoder::new().encode(&self.book.registry.gather(), &mut text);
         String::from_utf8_lossy(&text).into_owned()
     }
 }
@@ -130,34 +197,82 @@ impl Metrics {
 const LATENCY: [f64; 16] =
     [0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 4.0, 10.0];
 
+/// Buckets from 10 µs to 1 s, in seconds: the node's own share of an answer.
+const BATCH: [f64; 12] = [0.000_01, 0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.1, 1.0];
+
+/// Buckets from 1 ms to 30 s, in seconds: requests may wait for what they ask.
+const REQUEST: [f64; 14] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
+
 const REGISTERED: &str = "metric names are constants, each used once";
 
+/// The registry, and the names in it: a registry tells of those alone that have a value.
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    registry: Registry,
+    names: Mutex<Vec<(String, Vec<String>)>>,
+}
+
+impl Book {
+    fn register(&self, metric: impl Collector + 'static) {
+        let found = metric.desc().into_iter().map(|desc| (desc.fq_name.clone(), desc.variable_labels.clone()));
+        self.names.lock().extend(found);
+        self.registry.register(Box::new(metric)).expect(REGISTERED);
+    }
+}
+
+/// Metrics of the process keep the names that Prometheus' own client libraries give them.
 fn options(name: &str, help: &str) -> Opts {
-    Opts::new(format!("ringproof_{name}"), help)
+    let prefix = if name.starts_with("process_") { "" } else { "ringproof_" };
+    Opts::new(format!("{prefix}{name}"), help)
 }
 
-fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
+fn counter(book: &Book, name: &str, help: &str) -> IntCounter {
     let metric = IntCounter::with_opts(options(name, help)).expect(REGISTERED);
-    registry.register(Box::new(metric.clone())).expect(REGISTERED);
+    book.register(metric.clone());
     metric
 }
 
-fn counter_vec(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+fn counter_vec(book: &Book, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
     let metric = IntCounterVec::new(options(name, help), labels).expect(REGISTERED);
-    registry.register(Box::new(metric.clone())).expect(REGISTERED);
+    book.register(metric.clone());
     metric
 }
 
-fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
+fn gauge(book: &Book, name: &str, help: &str) -> IntGauge {
     let metric = IntGauge::with_opts(options(name, help)).expect(REGISTERED);
-    registry.register(Box::new(metric.clone())).expect(REGISTERED);
+    book.register(metric.clone());
     metric
 }
 
-fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+fn gauge_vec(book: &Book, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    let metric = IntGaugeVec::new(options(name, help), labels).expect(REGISTERED);
+    book.register(metric.clone());
+    metric
+}
+
+pub(super) fn float_gauge(book: &Book, name: &str, help: &str) -> Gauge {
+    let metric = Gauge::with_opts(options(name, help)).expect(REGISTERED);
+    book.register(metric.clone());
+    metric
+}
+
+pub(super) fn float_counter(book: &Book, name: &str, help: &str) -> prometheus::Counter {
+    let metric = prometheus::Counter::with_opts(options(name, help)).expect(REGISTERED);
+    book.register(metric.clone());
+    metric
+}
+
+fn histogram(book: &Book, name: &str, help: &str, buckets: &[f64]) -> Histogram {
     let options = HistogramOpts { common_opts: options(name, help), buckets: buckets.to_vec() };
     let metric = Histogram::with_opts(options).expect(REGISTERED);
-    registry.register(Box::new(metric.clone())).expect(REGISTERED);
+    book.register(metric.clone());
+    metric
+}
+
+fn histogram_vec(book: &Book, name: &str, help: &str, buckets: &[f64], labels: &[&str]) -> HistogramVec {
+    let options = HistogramOpts { common_opts: options(name, help), buckets: buckets.to_vec() };
+    let metric = HistogramVec::new(options, labels).expect(REGISTERED);
+    book.register(metric.clone());
     metric
 }
 
@@ -171,6 +286,40 @@ mod tests {
         metrics.calls.with_label_values(&["local", "matched"]).inc();
         let text = metrics.render();
         assert!(text.contains("ringproof_calls_total{outcome=\"matched\",trunk=\"local\"} 1"), "{text}");
-        assert!(text.lines().all(|line| line.starts_with('#') || line.starts_with("ringproof_")), "{text}");
+        let named = |line: &str| ["#", "ringproof_", "process_"].iter().any(|prefix| line.starts_with(prefix));
+        assert!(text.lines().all(named), "{text}");
+    }
+
+    #[test]
+    fn every_metric_has_its_line_in_the_operations_page_and_the_reverse() {
+        let page = include_str!("../../docs/operations.md");
+        let table = page.split("\n## Metrics\n").nth(1).unwrap().split("\n## ").next().unwrap();
+        let first_cell = |line: &str| line.strip_prefix("| `")?.split_once("` |").map(|(name, _)| name.to_owned());
+        let mut told: Vec<String> = table.lines().filter_map(first_cell).collect();
+        let mut registered: Vec<String> = Metrics::new()
+            .names()
+            .into_iter()
+            .map(|(name, labels)| {
+                let short = name.strip_prefix("ringproof_").unwrap_or(&name);
+                if labels.is_empty() { short.to_owned() } else { format!("{short}{{{}}}", labels.join(",")) }
+            })
+            .collect();
+        told.sort();
+        registered.sort();
+        assert_eq!(told, registered);
+    }
+
+    #[test]
+    fn the_process_tells_of_itself() {
+        let text = Metrics::new().render();
+        let value = |name: &str| -> f64 {
+            let line =
+                text.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap_or_else(|| panic!("{text}"));
+            line.rsplit(' ').next().unwrap().parse().unwrap()
+        };
+        assert!(value("process_open_fds") >= 3.0 && value("process_open_fds") <= value("process_max_fds"));
+        assert!(value("process_resident_memory_bytes") > 100_000.0);
+        assert!(value("process_start_time_seconds") > 1_600_000_000.0);
+        assert!(value("process_cpu_seconds_total") >= 0.0);
     }
 }

@@ -5,4 +5,6 @@
 
 pub mod health;
 pub mod log;
+pub mod machine;
 pub mod metrics;
+mod process;

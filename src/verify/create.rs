@@ -63,7 +63,10 @@ impl Verify {
         let limits = current
             .limits(application)
             .count(wish.phone, wish.client_ip)
-            .map_err(|(exceeded, limits)| CreateError::RateLimited { exceeded, limits })?;
+            .map_err(|(exceeded, limits)| {
+                core.count_limited(&settings.name, exceeded.name);
+                CreateError::RateLimited { exceeded, limits }
+            })?;
         let used = core.store.numbers_used(&settings.name, wish.phone, NUMBERS_REMEMBERED).await;
         let used = used.map_err(|error| unavailable(&error))?;
         let superseded = match wish.replaces {
@@ -143,6 +146,10 @@ impl Core {
     fn check_room(&self) -> Result<(), CreateError> {
         let limit = self.current.load().settings.max_pending;
         if self.matcher.pending_count() < limit { Ok(()) } else { Err(CreateError::PendingFull { limit }) }
+    }
+
+    fn count_limited(&self, application: &str, limit: &str) {
+        self.metrics.rate_limited.with_label_values(&[application, limit]).inc();
     }
 
     /// What follows a creation's commit, or its failure.
@@ -240,9 +247,9 @@ impl Core {
         let now = (self.clock.boot)();
         // The place of a verification that ends for this one is this one's.
         if superseded.is_none() {
-            limits.take_place(phone).map_err(|limit| CreateError::TooManyPending {
-                limit,
-                retry_after: self.first_free(&ranges, phone, used, now),
+            limits.take_place(phone).map_err(|limit| {
+                self.count_limited(&current.settings.application(application).name, "pending_per_phone");
+                CreateError::TooManyPending { limit, retry_after: self.first_free(&ranges, phone, used, now) }
             })?;
         } else {
             limits.restore_place(phone);

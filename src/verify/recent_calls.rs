@@ -56,9 +56,14 @@ impl RecentCalls {
     /// Makes room for about `calls` calls.
     #[must_use]
     pub fn new(calls: usize) -> Self {
-        let sets = (calls * SLOTS_PER_CALL / SET).max(1).next_power_of_two();
-        let sets = (0..sets).map(|_| Mutex::new([Slot::default(); SET])).collect();
+        let sets = (0..sets(calls)).map(|_| Mutex::new([Slot::default(); SET])).collect();
         Self { sets, last_age: AtomicU64::new(u64::MAX) }
+    }
+
+    /// Bytes of memory that the table for `calls` calls takes.
+    #[must_use]
+    pub fn bytes(calls: usize) -> usize {
+        sets(calls) * size_of::<Mutex<[Slot; SET]>>()
     }
 
     /// Notes a call and tells what was known of it. Test and set are one step.
@@ -129,6 +134,10 @@ impl RecentCalls {
         }
         change(slot, found.is_some())
     }
+}
+
+fn sets(calls: usize) -> usize {
+    (calls * SLOTS_PER_CALL / SET).max(1).next_power_of_two()
 }
 
 fn oldest(set: &[Slot; SET]) -> usize {

@@ -24,7 +24,8 @@ use rustls::{ClientConfig, RootCertStore};
 use secrecy::SecretSlice;
 use tokio::time::timeout;
 
-use super::connector::{CONNECT, Check, Connector};
+use super::connector::{CONNECT, Check, Connector, LOOKUPS};
+use super::lane::IN_FLIGHT;
 use super::settings::Endpoint;
 use super::signature::{WEBHOOK_ID, WEBHOOK_SIGNATURE, WEBHOOK_TIMESTAMP, sign, unix_seconds};
 
@@ -42,6 +43,9 @@ const IDLE: Duration = Duration::from_mins(1);
 
 /// Idle connections kept to one endpoint.
 const IDLE_CONNECTIONS: usize = 64;
+
+/// Descriptors that deliveries to one endpoint may need: attempts in flight, idle connections and look-ups.
+pub const CONNECTIONS: usize = IN_FLIGHT + IDLE_CONNECTIONS + 2 * LOOKUPS;
 
 /// Most bytes of an answer's head.
 const HEAD: u32 = 16 * 1024;

@@ -29,7 +29,7 @@ pub(super) const CONNECT: Duration = Duration::from_secs(2);
 
 /// Lookups that may run at once for one endpoint. The system's resolver blocks a thread that nothing can take back, so
 /// a dead name server must not take more of them than this.
-const LOOKUPS: usize = 2;
+pub(super) const LOOKUPS: usize = 2;
 
 /// Addresses of one name that are tried.
 const ADDRESSES: usize = 8;

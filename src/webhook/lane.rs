@@ -23,7 +23,7 @@ use crate::store::Delivery;
 use crate::telemetry::metrics::Metrics;
 
 /// Attempts in flight to one endpoint.
-const IN_FLIGHT: usize = 64;
+pub(super) const IN_FLIGHT: usize = 64;
 
 /// How often the store is asked for rows that are due.
 const POLL: Duration = Duration::from_secs(1);

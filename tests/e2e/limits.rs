@@ -28,6 +28,10 @@ async fn a_phone_and_a_clients_address_have_limits_with_headers_that_tell() {
     assert_eq!(ask(3, "192.0.2.2").await.status, 201);
     let refused = node.metric("ringproof_creates_refused_total", &["rate_limited"]).await;
     assert_eq!(refused, 2);
+    let limits = ["creates_per_phone", "creates_per_client_ip"].map(|limit| format!("limit=\"{limit}\""));
+    for limit in &limits {
+        assert_eq!(node.metric("ringproof_rate_limited_total", &["application=\"demo\"", limit]).await, 1, "{limit}");
+    }
 }
 
 #[tokio::test]

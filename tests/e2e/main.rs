@@ -14,6 +14,7 @@ mod wait;
 
 mod admin;
 mod assurance;
+mod ceilings;
 mod crash;
 mod create;
 mod disk;

@@ -22,6 +22,7 @@ pub struct BoundSocket {
     wildcard: bool,
     receive_buffer: usize,
     segments: bool,
+    counts_drops: bool,
 }
 
 /// A UDP socket of a listener, watched by the runtime in which [`BoundSocket::register`] was called.
@@ -101,7 +102,7 @@ fn settle(socket: Socket, address: SocketAddr) -> Result<BoundSocket, TransportE
     }
     // Without the counter the drops go uncounted, without the next one large answers meet the path's smallest
     // MTU: neither is a reason not to listen.
-    let _ = set_option(descriptor, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1);
+    let counts_drops = set_option(descriptor, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1).is_ok();
     // No DF bit, and no trust in a path MTU that anybody's ICMP could have set. An IPv6 socket takes it for the
     // IPv4 it carries; IPv6 itself is fragmented by the sender as it stands.
     let _ = set_option(descriptor, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT);
@@ -119,7 +120,7 @@ fn settle(socket: Socket, address: SocketAddr) -> Result<BoundSocket, TransportE
     let receive_buffer = socket.recv_buffer_size().unwrap_or(0) / 2;
     let socket = StdSocket::from(socket);
     let local = socket.local_addr().map_err(|source| TransportError::Bind { address, source })?;
-    Ok(BoundSocket { socket, local, family, wildcard, receive_buffer, segments })
+    Ok(BoundSocket { socket, local, family, wildcard, receive_buffer, segments, counts_drops })
 }
 
 impl BoundSocket {
@@ -133,6 +134,12 @@ impl BoundSocket {
     #[must_use]
     pub fn receive_buffer(&self) -> usize {
         self.receive_buffer
+    }
+
+    /// Whether the kernel tells how many datagrams it has lost.
+    #[must_use]
+    pub fn counts_drops(&self) -> bool {
+        self.counts_drops
     }
 
     /// Has the runtime of the calling thread watch the socket.
@@ -195,8 +202,17 @@ impl UdpSocket {
 
     /// Takes the kernel's count of datagrams lost and gives how many are new.
     pub(super) fn note_drops(&self, total: u32) -> u32 {
-        total.wrapping_sub(self.drops_seen.swap(total, Ordering::Relaxed))
+        let (new, seen) = newly_lost(self.drops_seen.load(Ordering::Relaxed), total);
+        self.drops_seen.store(seen, Ordering::Relaxed);
+        new
     }
+}
+
+/// How many are new when the kernel's count goes from `seen` to `total`, and what is seen now. The count starts at 0
+/// with the socket and wraps at 32 bits. One that is behind, as it stands in a datagram that waited longer, is none.
+const fn newly_lost(seen: u32, total: u32) -> (u32, u32) {
+    let new = total.wrapping_sub(seen);
+    if new > u32::MAX / 2 { (0, seen) } else { (new, total) }
 }
 
 fn refused(address: SocketAddr, option: &'static str, source: io::Error) -> TransportError {
@@ -231,4 +247,17 @@ fn set_raw_option<T>(descriptor: RawFd, level: i32, name: i32, value: &T) -> io:
     // points to, the filter's steps, lives in the caller's frame. The descriptor's validity is the kernel's check.
     let status = unsafe { libc::setsockopt(descriptor, level, name, std::ptr::from_ref(value).cast(), length) };
     if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_are_counted_from_a_new_socket_on_and_over_the_wrap() {
+        assert_eq!(newly_lost(0, 7), (7, 7));
+        assert_eq!(newly_lost(7, 7), (0, 7));
+        assert_eq!(newly_lost(u32::MAX - 1, 3), (5, 3));
+        assert_eq!(newly_lost(10, 8), (0, 10), "a datagram that waited longer tells an older count");
+    }
 }
