@@ -13,6 +13,7 @@ pub mod admin;
 pub mod api;
 pub mod call;
 pub mod config;
+pub mod doctor;
 pub mod e164;
 pub mod engine;
 pub mod load;

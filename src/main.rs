@@ -1,13 +1,15 @@
 //! The `ringproof` program: arguments, configuration file, exit code.
 
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use ringproof::api::key;
 use ringproof::config::{self, ConfigErrors, Configuration};
+use ringproof::doctor::{self, Clocks};
 use ringproof::e164::E164;
-use ringproof::engine::{clock, serve};
+use ringproof::engine::{clock, examined, serve};
 use ringproof::telemetry::log;
 use secrecy::ExposeSecret;
 
@@ -28,6 +30,9 @@ enum Command {
     Serve(ConfigFile),
     /// Check the configuration file and print the settings in effect, secrets masked.
     Check(ConfigFile),
+    /// Look at the machine: ports, buffers, clock, limits, disk, database, certificates, webhooks. Exit code 1 when
+    /// something fails. May run beside a node; sends nothing.
+    Doctor(Doctor),
     /// Place one SIP call as a caller's network would and print its messages.
     Call(Call),
     /// API keys.
@@ -67,6 +72,7 @@ fn main() -> ExitCode {
             }
             ExitCode::SUCCESS
         }),
+        Command::Doctor(doctor) => with_configuration(&doctor.file, |configuration| doctor.examine(&configuration)),
         Command::Call(call) => call.place(),
         Command::Key { command: KeyCommand::New { live, app } } => new_key(live, app.as_deref()),
     }
@@ -123,6 +129,34 @@ fn new_key(live: bool, application: Option<&str>) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => failed(&format!("no random numbers: {error}")),
+    }
+}
+
+#[derive(Args)]
+struct Doctor {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// One JSON object in place of lines.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Doctor {
+    fn examine(&self, configuration: &Configuration) -> ExitCode {
+        let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return failed(&format!("the system gives no event loop: {error}")),
+        };
+        let clocks = Clocks { utc: clock::utc, instant: clock::instant };
+        let report = runtime.block_on(doctor::examine(examined(configuration), clocks));
+        // A thread that hangs in a sick disk must not hold the process.
+        runtime.shutdown_background();
+        let out = std::io::stdout();
+        let colored = out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let text = if self.json { report.to_json() + "\n" } else { report.to_text(colored) };
+        // The exit code tells also where nobody reads.
+        let _ = (&out).write_all(text.as_bytes());
+        if report.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// What each module may import from this crate. `sip` is three: what is on the wire, the way it took, and the rest.
-const ARROWS: [(&str, &[&str]); 18] = [
+const ARROWS: [(&str, &[&str]); 19] = [
     ("e164", &[]),
     ("telemetry", &[]),
     ("sip::message", &[]),
@@ -25,6 +25,8 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("admin", &["verify", "matcher", "e164", "telemetry"]),
     ("load", &["sip::message", "sip::flow", "transport", "webhook", "e164"]),
     ("transport", &["sip::flow", "telemetry"]),
+    // It looks at sockets, the database and endpoints in the ways in which the node uses them.
+    ("doctor", &["store", "telemetry", "transport", "webhook"]),
     // It fills the settings types of the others.
     ("config", &["call", "e164", "outbox", "verify", "webhook"]),
     (
@@ -34,6 +36,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
             "api",
             "call",
             "config",
+            "doctor",
             "e164",
             "matcher",
             "outbox",

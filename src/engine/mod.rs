@@ -7,6 +7,7 @@
 pub mod ceilings;
 pub mod clock;
 mod data_dir;
+mod examined;
 mod gauges;
 mod peers;
 mod sandbox;
@@ -17,4 +18,5 @@ mod sip_worker;
 mod threads;
 mod waiting;
 
+pub use examined::examined;
 pub use serve::{ServeError, serve};

@@ -7,6 +7,7 @@
 
 mod apply;
 mod faults;
+pub mod inspect;
 mod purge;
 mod queue;
 mod readers;

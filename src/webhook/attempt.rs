@@ -17,7 +17,7 @@ use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGEN
 use hyper::http::uri::Scheme;
 use hyper::{Request, Response, StatusCode, Uri};
 use hyper_rustls::ConfigBuilderExt;
-use hyper_util::client::legacy::{self, Client};
+use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::pki_types::InvalidDnsNameError;
 use rustls::{ClientConfig, RootCertStore};
@@ -129,7 +129,7 @@ impl AttemptError {
 
 /// What all endpoints' TLS sessions have in common. Cheap to clone.
 #[derive(Clone)]
-pub struct Tls(Arc<ClientConfig>);
+pub struct Tls(pub(super) Arc<ClientConfig>);
 
 impl Tls {
     /// Trusts the certificate authorities that the operating system trusts. Where it has none, every https endpoint
@@ -203,7 +203,7 @@ impl Poster {
         let request = self.client.request(self.request(id, body, now));
         let answer = match timeout(self.limit, request).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return cause(&error).into(),
+            Ok(Err(error)) => return cause(&error, error.is_connect()).into(),
             Err(_) => return AttemptError::Timeout.into(),
         };
         let outcome = judge(answer.status(), answer.headers(), now);
@@ -271,8 +271,9 @@ async fn drain(answer: Response<Incoming>) {
     let _ = timeout(ANSWER_REST, read).await;
 }
 
-/// What is behind the client's error. Nested errors are looked through for the first that says something.
-fn cause(error: &legacy::Error) -> AttemptError {
+/// What is behind the client's error, which came while it was still connecting or later. Nested errors are looked
+/// through for the first that says something.
+pub(super) fn cause(error: &(dyn Error + 'static), connecting: bool) -> AttemptError {
     let mut next: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(link) = next {
         if let Some(own) = link.downcast_ref::<AttemptError>() {
@@ -291,12 +292,12 @@ fn cause(error: &legacy::Error) -> AttemptError {
         }
         if let Some(io) = link.downcast_ref::<io::Error>() {
             match io.get_ref() {
-                _ if error.is_connect() && io.kind() == io::ErrorKind::TimedOut => return AttemptError::ConnectTimeout,
+                _ if connecting && io.kind() == io::ErrorKind::TimedOut => return AttemptError::ConnectTimeout,
                 Some(inner) => {
                     next = Some(inner);
                     continue;
                 }
-                None if error.is_connect() => return AttemptError::Connect(io.kind()),
+                None if connecting => return AttemptError::Connect(io.kind()),
                 None => return AttemptError::Closed,
             }
         }

@@ -7,6 +7,7 @@ pub mod address;
 pub mod attempt;
 mod connector;
 mod lane;
+pub mod probe;
 mod queue;
 pub mod receiver;
 pub mod settings;

@@ -18,6 +18,7 @@ mod ceilings;
 mod crash;
 mod create;
 mod disk;
+mod doctor;
 mod drain;
 mod duplicates;
 mod expiry;
