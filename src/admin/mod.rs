@@ -41,6 +41,7 @@ async fn metrics_text(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> 
         let challenge = [(WWW_AUTHENTICATE, "Bearer")];
         return (StatusCode::UNAUTHORIZED, challenge, "send the token as Authorization: Bearer\n").into_response();
     }
+    shared.metrics.ready.set(shared.health.not_ready().is_none().into());
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], shared.metrics.render()).into_response()
 }
 
@@ -86,7 +87,9 @@ mod tests {
         let health = Arc::new(Health::default());
         let router = router(Metrics::new(), Arc::clone(&health), None);
         assert_eq!(get(&router, "/readyz", None).await, (503, "text/plain; charset=utf-8".into(), "starting\n".into()));
+        assert!(get(&router, "/metrics", None).await.2.contains("\nringproof_ready 0\n"));
         health.set_started();
+        assert!(get(&router, "/metrics", None).await.2.contains("\nringproof_ready 1\n"));
         assert_eq!(get(&router, "/readyz", None).await.0, 200);
         health.set_store_failed(true);
         assert_eq!(get(&router, "/readyz", None).await.2, "the store cannot write\n");

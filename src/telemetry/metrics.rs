@@ -18,6 +18,8 @@ use super::process::ProcessMetrics;
 pub struct Metrics {
     book: Arc<Book>,
     process: Arc<ProcessMetrics>,
+    /// Whether `/readyz` says 200: 1 or 0.
+    pub ready: IntGauge,
     /// SIP requests from known peers, by trunk, method and transport.
     pub sip_requests: IntCounterVec,
     /// SIP responses sent, by trunk and status code.
@@ -95,6 +97,7 @@ impl Metrics {
         );
         recent_calls_age.set(-1);
         Self {
+            ready: gauge(r, "ready", "1 while the node is ready, as /readyz says it"),
             sip_requests: counter_vec(
                 r,
                 "sip_requests_total",
@@ -307,6 +310,20 @@ mod tests {
         told.sort();
         registered.sort();
         assert_eq!(told, registered);
+    }
+
+    #[test]
+    fn alert_rules_name_metrics_that_there_are() {
+        let rules = include_str!("../../deploy/prometheus-alerts.yml");
+        let registered: Vec<String> = Metrics::new().names().into_iter().map(|(name, _)| name).collect();
+        let words = rules.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let mut named = 0;
+        for word in words.filter(|word| word.starts_with("ringproof_") || word.starts_with("process_")) {
+            let name = word.strip_suffix("_bucket").unwrap_or(word);
+            assert!(registered.iter().any(|known| known == name), "{name}");
+            named += 1;
+        }
+        assert!(named > 10, "{named}");
     }
 
     #[test]
