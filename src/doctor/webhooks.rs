@@ -14,9 +14,10 @@ use crate::webhook::probe::{Reached, reach};
 
 const CHECK: &str = "webhook";
 
-/// Longest time for one endpoint, and for all of them.
+/// Longest time for reading whom this machine trusts, for one endpoint, and for all of them.
+const AUTHORITIES: Duration = Duration::from_secs(5);
 const ONE: Duration = Duration::from_secs(12);
-const ALL: Duration = Duration::from_secs(25);
+const ALL: Duration = Duration::from_secs(20);
 
 /// Endpoints that are connected to at once.
 const AT_ONCE: usize = 64;
@@ -26,7 +27,9 @@ pub(super) async fn check(webhooks: Vec<Webhook>, clocks: Clocks) -> Vec<Finding
         return Vec::new();
     }
     // Reading the authorities' certificates takes the disk.
-    let Ok(tls) = tokio::task::spawn_blocking(Tls::native).await else { return Vec::new() };
+    let Ok(Ok(tls)) = timeout(AUTHORITIES, tokio::task::spawn_blocking(Tls::native)).await else {
+        return vec![Finding::fail(CHECK, "", "the certificate authorities of this machine cannot be read")];
+    };
     let places = Arc::new(Semaphore::new(AT_ONCE));
     let mut found: Vec<Option<Finding>> = webhooks.iter().map(|_| None).collect();
     let subjects: Vec<String> = webhooks.iter().map(subject).collect();
