@@ -46,7 +46,7 @@ fn shipped_file_has_the_documented_defaults() {
     let peers = ["127.0.0.0/8", "::1/128"].map(|network| (network.parse().unwrap(), TrunkId(0)));
     assert_eq!(configuration.peers, peers);
 
-    assert_eq!(configuration.verify.trunks, ["local"]);
+    assert_eq!(configuration.verify.trunks, ["local", "sandbox"]);
     let [range] = configuration.verify.numbers.ranges() else { panic!("one range") };
     assert_eq!((range.first.to_string().as_str(), range.count), ("+966115000000", 100));
     assert_eq!((&range.trunks[..], &range.applications[..]), (&[TrunkId(0)][..], &[ApplicationId(0)][..]));

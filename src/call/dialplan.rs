@@ -95,6 +95,18 @@ impl Dialplan {
         })
     }
 
+    /// As [`Dialplan::for_country`], for the country of `number`; where none is known to have given it out, for the
+    /// main one of its calling code.
+    ///
+    /// # Errors
+    /// [`UnknownCountry`] for numbers of no country, such as +800.
+    pub fn for_number(number: E164, format: NumberFormat) -> Result<Self, UnknownCountry> {
+        let plan = &*PHONE_NUMBER_UTIL;
+        let region = plan.get_region_for_number(&parsed(number));
+        let region = region.or_else(|| plan.get_region_for_country_code(number.country_code().into()));
+        Self::for_country(&region.map(|region| region.to_string()).unwrap_or_default(), format)
+    }
+
     /// The country, two upper-case letters.
     #[must_use]
     pub fn country(&self) -> &str {
@@ -275,6 +287,25 @@ mod tests {
         assert_eq!(read("966", "0500000123").as_deref(), Some("+966500000123"));
         assert_eq!(read("44", "7700900123").as_deref(), Some("+447700900123"));
         assert_eq!(read("44", "77009001234567"), None);
+    }
+
+    #[test]
+    fn a_number_has_the_dialplan_of_its_country() {
+        let country = |text: &str| {
+            let plan = Dialplan::for_number(text.parse().unwrap(), NumberFormat::Auto);
+            plan.map(|plan| plan.country().to_owned()).ok()
+        };
+        let cases = [
+            ("+966500000123", "SA"),
+            ("+447700900123", "GB"),
+            ("+12025550143", "US"),
+            ("+14165550143", "CA"),
+            ("+16042501234", "CA"),
+        ];
+        for (number, expected) in cases {
+            assert_eq!(country(number).as_deref(), Some(expected), "{number}");
+        }
+        assert_eq!(country("+80012345678"), None);
     }
 
     #[test]

@@ -64,6 +64,9 @@ pub struct CallEvent {
     pub key: CallKey,
     /// The trunk that sent it.
     pub trunk: TrunkId,
+    /// Place of the sandbox application that placed it as a test; it can meet that one's sandbox verifications alone.
+    /// `None` for a call from outside.
+    pub only: Option<u16>,
     /// The caller's number that counts, where there is a usable one.
     pub caller: Option<E164>,
     /// The number that From presents where it differs from `caller`: never verified, only told about.

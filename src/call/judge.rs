@@ -68,6 +68,7 @@ pub fn judge(invite: &Invite<'_>, id: TrunkId, trunk: &Trunk, is_own: impl Fn(E1
     CallEvent {
         key: invite.key,
         trunk: id,
+        only: None,
         caller: caller.ok().map(|(number, _)| number),
         presented,
         source: caller.ok().map(|(_, source)| source),

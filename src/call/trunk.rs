@@ -28,6 +28,29 @@ pub struct Trunk {
     pub forwarded: Forwarded,
 }
 
+impl Trunk {
+    /// Name of the built-in trunk over which test calls come. No other trunk has it.
+    pub const SANDBOX: &'static str = "sandbox";
+
+    /// The built-in trunk: an operator vouches for callers of the dialplan's country, so that a test call can reach
+    /// every level but A.
+    #[must_use]
+    pub fn sandbox(dialplan: Dialplan) -> Self {
+        Self {
+            name: Self::SANDBOX.to_owned(),
+            dialplan,
+            scope: Scope::National,
+            path: Path::Private,
+            reject: Reject { code: 486, phrase: "Busy Here".to_owned(), q850: Some(17) },
+            sources: vec![CallerSource::Pai, CallerSource::From],
+            asserted_trust: Trust::Operator,
+            restricted: Restricted::MatchOnly,
+            did: DidSource::RequestUri,
+            forwarded: Forwarded::Refuse,
+        }
+    }
+}
+
 /// Whose callers a trunk carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {

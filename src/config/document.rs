@@ -8,6 +8,7 @@ use super::fault::{Fault, Quoted};
 use super::section::{Section, Shape, Word};
 use super::{ApiKey, Configuration, TrunkExtras, application, listener, name, number, reference, trunk};
 use crate::call::event::TrunkId;
+use crate::call::trunk::Trunk;
 use crate::verify::settings::{ApplicationId, MAX_PENDING, Numbers, Settings};
 
 /// Longest `data_dir` in bytes, below what systems allow for a path with a file's name behind it.
@@ -78,6 +79,14 @@ pub(super) fn read(root: &Section<'_>) -> Option<Configuration> {
         configuration.trunk_extras.push(TrunkExtras { number_format, allow_loopback });
         configuration.verify.trunks.push(trunk.name.clone());
         configuration.trunks.push(trunk);
+    }
+    if let Some(first) = configuration.trunks.first()
+        && applications.iter().any(|draft| draft.live == Some(false))
+    {
+        // Each test call brings a dialplan of its own.
+        let built_in = Trunk::sandbox(first.dialplan.clone());
+        configuration.verify.trunks.push(built_in.name.clone());
+        configuration.trunks.push(built_in);
     }
     for (draft, place) in applications.into_iter().zip(0..) {
         configuration.verify.applications.push(draft.application?);

@@ -51,7 +51,7 @@ pub struct Configuration {
     pub data_dir: PathBuf,
     /// `[sip]`.
     pub sip: SipSettings,
-    /// By [`TrunkId`]. 1 to 64.
+    /// By [`TrunkId`]: 1 to 64, and behind them the built-in one where there is a sandbox application.
     pub trunks: Vec<Trunk>,
     /// Networks of the trunks, no two alike. The longest prefix wins.
     pub peers: Vec<(IpNet, TrunkId)>,
@@ -69,7 +69,7 @@ pub struct Configuration {
     pub admin_token: Option<SecretString>,
     /// How long ended verifications stay readable, at least an hour.
     pub retention: Duration,
-    /// What [`effective`] tells of the trunks beyond their settings, by [`TrunkId`].
+    /// What [`effective`] tells of the trunks beyond their settings, by [`TrunkId`]; nothing of the built-in one.
     trunk_extras: Vec<TrunkExtras>,
 }
 

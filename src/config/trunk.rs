@@ -17,8 +17,6 @@ use crate::call::trunk::{DidSource, Forwarded, Path, Restricted, Scope, Trunk, T
 const MAX_TRUNKS: usize = 64;
 /// Most peers of all trunks.
 const MAX_PEERS: usize = 4096;
-/// Calls that the API's test request places come over a trunk of this name.
-const BUILT_IN: &str = "sandbox";
 
 const TRUNK: Shape = Shape {
     title: "[[trunk]]",
@@ -93,9 +91,9 @@ pub(super) fn read<'c>(root: &Section<'c>) -> Option<Vec<Draft<'c>>> {
 
 fn trunk<'c>(section: &Section<'c>) -> Draft<'c> {
     let name = name::required(section).filter(|word| {
-        let free = word.text != BUILT_IN;
+        let free = word.text != Trunk::SANDBOX;
         if !free {
-            section.tell(&word.span, Fault::ReservedName { name: BUILT_IN });
+            section.tell(&word.span, Fault::ReservedName { name: Trunk::SANDBOX });
         }
         free
     });

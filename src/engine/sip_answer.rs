@@ -24,7 +24,7 @@ use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
 use crate::verify::claims::{Notify, Outcome};
 use crate::verify::recent_calls::RecentCalls;
-use crate::verify::{Taken, Verify};
+use crate::verify::{Judged, Taken, Verify};
 
 /// Status codes that a trunk's peers may get besides its own refusal.
 const CODES: [u16; 11] = [200, 400, 405, 416, 420, 481, 487, 501, 503, 505, 513];
@@ -87,6 +87,24 @@ pub struct Arrival {
     pub now: BootTime,
     /// When, for measuring.
     pub instant: Instant,
+}
+
+/// A call that this node places at itself, over the built-in trunk.
+pub struct TestCall<'t> {
+    /// The built-in trunk as this call sees it, where that differs from how it is configured.
+    pub trunk: Option<&'t Trunk>,
+    /// Place of the application that asked for it.
+    pub only: u16,
+    /// What became of it, and the ticket under which it waits if it does. Stays `None` where the message is refused
+    /// by its form alone.
+    pub judged: Option<(Judged, u128)>,
+}
+
+/// Where a message comes from.
+struct Origin<'o, 't, 'f> {
+    id: TrunkId,
+    face: &'f TrunkFace,
+    test: Option<&'o mut TestCall<'t>>,
 }
 
 /// Appends the bytes of an answer to a send buffer.
@@ -154,6 +172,36 @@ impl SipShared {
             return;
         };
         let face = &routes.trunks[usize::from(id.0)];
+        self.answer(Origin { id, face, test: None }, scanner, bytes, arrival, finished, answer);
+    }
+
+    /// As [`SipShared::receive`], for a call of this node's own. Without the built-in trunk there is no answer.
+    pub fn receive_test(
+        &self,
+        test: &mut TestCall<'_>,
+        scanner: &mut Scanner,
+        bytes: &[u8],
+        arrival: Arrival,
+        finished: &mpsc::Sender<(u128, Outcome)>,
+        answer: impl FnOnce(SocketAddr, Write<'_>),
+    ) {
+        let routes = self.routes.load();
+        let place = routes.trunks.iter().position(|face| face.trunk.name == Trunk::SANDBOX);
+        let Some(id) = place.and_then(|place| u16::try_from(place).ok()).map(TrunkId) else { return };
+        let face = &routes.trunks[usize::from(id.0)];
+        self.answer(Origin { id, face, test: Some(test) }, scanner, bytes, arrival, finished, answer);
+    }
+
+    fn answer(
+        &self,
+        origin: Origin<'_, '_, '_>,
+        scanner: &mut Scanner,
+        bytes: &[u8],
+        arrival: Arrival,
+        finished: &mpsc::Sender<(u128, Outcome)>,
+        answer: impl FnOnce(SocketAddr, Write<'_>),
+    ) {
+        let face = origin.face;
         let message = match scanner.scan(bytes) {
             Ok(message) => message,
             Err(ScanError::Empty) => return self.dropped.keep_alive.inc(),
@@ -170,7 +218,7 @@ impl SipShared {
             Dispatch::Options(request) if self.health.is_draining() => (request.via, DRAINING),
             Dispatch::Options(request) => (request.via, Status::Ok.into()),
             Dispatch::Cancel(request) => (request.via, self.cancel(&request).into()),
-            Dispatch::Invite(request) => match self.invite(&request, bytes, id, face, arrival, finished) {
+            Dispatch::Invite(request) => match self.invite(&request, bytes, origin, arrival, finished) {
                 Some(head) => (request.via, head),
                 None => return,
             },
@@ -234,11 +282,12 @@ impl SipShared {
         &self,
         request: &Request<'_>,
         bytes: &[u8],
-        id: TrunkId,
-        face: &'f TrunkFace,
+        origin: Origin<'_, '_, 'f>,
         arrival: Arrival,
         finished: &mpsc::Sender<(u128, Outcome)>,
     ) -> Option<Head<'f>> {
+        let Origin { id, face, test } = origin;
+        let trunk = test.as_ref().and_then(|test| test.trunk).unwrap_or(&face.trunk);
         let transaction = self.key.transaction(request);
         let invite = Invite {
             message: request.message,
@@ -248,7 +297,8 @@ impl SipShared {
             key: CallKey(self.key.call(request)),
             received_at: arrival.utc,
         };
-        let event = judge(&invite, id, &face.trunk, |number| self.verify.is_own(number));
+        let mut event = judge(&invite, id, trunk, |number| self.verify.is_own(number));
+        event.only = test.as_ref().map(|test| test.only);
         let notify = || Notify { ticket: transaction.0, to: finished.clone() };
         let hold = || {
             self.waiting.hold(transaction, || WaitingCall {
@@ -261,7 +311,11 @@ impl SipShared {
                 owner: arrival.owner,
             })
         };
-        match self.verify.take_call(&event, notify, hold) {
+        let judged = self.verify.take_call(&event, notify, hold);
+        if let Some(test) = test {
+            test.judged = Some((judged, transaction.0));
+        }
+        match judged.taken {
             Taken::Refuse => {
                 self.recent.note_transaction(short(transaction), arrival.now);
                 Some(face.refusal())

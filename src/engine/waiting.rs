@@ -14,7 +14,7 @@ use crate::verify::Held;
 use crate::verify::claims::MAX_WAITING;
 
 /// After this the peer gets 503: it may try another way, and the claim goes on without it.
-const PATIENCE: Duration = Duration::from_secs(4);
+pub const PATIENCE: Duration = Duration::from_secs(4);
 
 /// An INVITE that has no answer yet.
 pub struct WaitingCall {

@@ -24,6 +24,8 @@ pub struct Matcher {
     buckets: Mutex<Buckets>,
     numbers: DashMap<E164, NumberCount>,
     pending: AtomicU64,
+    /// Sandbox verifications once more, by number and application, for calls that are meant for one application.
+    sandbox_numbers: DashMap<(E164, u16), NumberCount>,
 }
 
 /// How many verifications are pending on one number, and the exclusive or of their ids: with one pending, its id.
@@ -127,9 +129,19 @@ impl Matcher {
         self.buckets.lock().add(rest.known_until(), key);
     }
 
-    /// Judges a call by its pair. `enter` is asked for room for one more call that waits.
-    pub fn meet(&self, key: PairKey, now: BootTime, level: Assurance, enter: impl FnOnce() -> bool) -> Met {
-        let Some(mut entry) = self.pairs.get_mut(&key) else { return Met::Nothing };
+    /// Judges a call by its pair. `only` is the application that a test call is meant for: pairs of others are nothing
+    /// to it. `enter` is asked for room for one more call that waits.
+    pub fn meet(
+        &self,
+        key: PairKey,
+        now: BootTime,
+        level: Assurance,
+        only: Option<u16>,
+        enter: impl FnOnce() -> bool,
+    ) -> Met {
+        let Some(mut entry) = self.pairs.get_mut(&key).filter(|entry| entry.is_met(only)) else {
+            return Met::Nothing;
+        };
         match *entry {
             State::Pending(pending) if now >= pending.deadline => {
                 *entry = State::Ending(pending);
@@ -155,10 +167,10 @@ impl Matcher {
         }
     }
 
-    /// The verification that a pair is pending for, whatever the call.
+    /// The verification that a pair is pending for, whatever the call; `only` as in [`Matcher::meet`].
     #[must_use]
-    pub fn pending(&self, key: PairKey, now: BootTime) -> Option<Pending> {
-        match *self.pairs.get(&key)? {
+    pub fn pending(&self, key: PairKey, now: BootTime, only: Option<u16>) -> Option<Pending> {
+        match *self.pairs.get(&key).filter(|entry| entry.is_met(only))? {
             State::Pending(pending) if now < pending.deadline => Some(pending),
             _ => None,
         }
@@ -237,10 +249,13 @@ impl Matcher {
         Expired { ended, looked_at }
     }
 
-    /// The verification pending on `number`, if it is the only one.
+    /// The verification pending on `number`, if it is the only one; `only` as in [`Matcher::meet`].
     #[must_use]
-    pub fn only_pending_on(&self, number: E164) -> Option<VerificationId> {
-        let count = *self.numbers.get(&number)?;
+    pub fn only_pending_on(&self, number: E164, only: Option<u16>) -> Option<VerificationId> {
+        let count = match only {
+            None => *self.numbers.get(&number)?,
+            Some(tester) => *self.sandbox_numbers.get(&(number, tester))?,
+        };
         (count.pending == 1).then_some(VerificationId(ulid::Ulid(count.ids)))
     }
 
@@ -251,20 +266,39 @@ impl Matcher {
     }
 
     fn count(&self, pending: Pending) {
-        let mut count = self.numbers.entry(pending.number).or_default();
-        count.pending += 1;
         self.pending.fetch_add(1, Ordering::Relaxed);
-        count.ids ^= pending.id.0.0;
+        self.numbers.entry(pending.number).or_default().add(pending.id);
+        if !pending.live {
+            self.sandbox_numbers.entry((pending.number, pending.application)).or_default().add(pending.id);
+        }
     }
 
     fn uncount(&self, pending: Pending) {
         if let Some(mut count) = self.numbers.get_mut(&pending.number)
             && count.pending > 0
         {
-            count.pending -= 1;
-            count.ids ^= pending.id.0.0;
+            count.remove(pending.id);
             self.pending.fetch_sub(1, Ordering::Relaxed);
         }
+        if !pending.live {
+            let key = (pending.number, pending.application);
+            self.sandbox_numbers.remove_if_mut(&key, |_, count| {
+                count.remove(pending.id);
+                count.pending == 0
+            });
+        }
+    }
+}
+
+impl NumberCount {
+    fn add(&mut self, id: VerificationId) {
+        self.pending += 1;
+        self.ids ^= id.0.0;
+    }
+
+    fn remove(&mut self, id: VerificationId) {
+        self.pending = self.pending.saturating_sub(1);
+        self.ids ^= id.0.0;
     }
 }
 

@@ -37,10 +37,28 @@ pub struct Pending {
     pub deadline: BootTime,
     /// Place of its application in the configuration.
     pub application: u16,
+    /// Whether it was begun in live mode.
+    pub live: bool,
     /// Lowest level of proof that verifies it.
     pub minimum: Assurance,
     /// The number to be called.
     pub number: E164,
+}
+
+impl Pending {
+    /// Its rest after an end.
+    #[must_use]
+    pub const fn rest(&self, status: Status, since: BootTime, until: BootTime) -> Rest {
+        Rest { id: self.id, application: self.application, live: self.live, status, since, until }
+    }
+}
+
+/// A test call meets nothing but the sandbox verifications of the application that placed it; any other call meets all.
+const fn is_met(application: u16, live: bool, only: Option<u16>) -> bool {
+    match only {
+        None => true,
+        Some(tester) => !live && application == tester,
+    }
 }
 
 /// The verification that a resting pair had.
@@ -48,6 +66,10 @@ pub struct Pending {
 pub struct Rest {
     /// Its id.
     pub id: VerificationId,
+    /// Place of its application in the configuration.
+    pub application: u16,
+    /// Whether it was begun in live mode.
+    pub live: bool,
     /// How it ended.
     pub status: Status,
     /// When it ended.
@@ -77,4 +99,17 @@ pub(super) enum State {
     Ending(Pending),
     /// Cools down.
     Resting(Rest),
+}
+
+impl State {
+    /// Whether a call that is meant for `only` can meet the verification of this pair.
+    pub(super) const fn is_met(&self, only: Option<u16>) -> bool {
+        match self {
+            Self::Reserved(_) => true,
+            Self::Pending(pending) | Self::Claiming(pending) | Self::Ending(pending) => {
+                is_met(pending.application, pending.live, only)
+            }
+            Self::Resting(rest) => is_met(rest.application, rest.live, only),
+        }
+    }
 }

@@ -37,6 +37,8 @@ pub struct PendingRow {
     pub id: VerificationId,
     /// Name of its application.
     pub application: Arc<str>,
+    /// Whether it was begun in live mode.
+    pub livemode: bool,
     /// The phone to be proven.
     pub phone: E164,
     /// The number that it is to call.
@@ -56,6 +58,8 @@ pub struct RestingRow {
     pub id: VerificationId,
     /// Name of its application.
     pub application: Arc<str>,
+    /// Whether it was begun in live mode.
+    pub livemode: bool,
     /// The phone.
     pub phone: E164,
     /// The number that it was to call.
@@ -79,7 +83,7 @@ pub fn recover(connection: &Connection, now: SystemTime, rested_from: SystemTime
         name
     };
 
-    let sql = "SELECT id, application, phone, number, minimum_assurance, created_at, expires_at \
+    let sql = "SELECT id, application, phone, number, minimum_assurance, created_at, expires_at, livemode \
                FROM verifications WHERE status = 'pending'";
     let pending = snapshot
         .prepare(sql)?
@@ -92,12 +96,13 @@ pub fn recover(connection: &Connection, now: SystemTime, rested_from: SystemTime
                 minimum_assurance: row::assurance(row, 4)?,
                 created_at: row::time(row, 5)?,
                 expires_at: row::time(row, 6)?,
+                livemode: row.get(7)?,
             })
         })?
         .collect::<rusqlite::Result<Vec<_>>>()?;
 
-    let sql = "SELECT id, application, phone, number, status, ended_at FROM verifications WHERE ended_at >= ?1 \
-               ORDER BY ended_at";
+    let sql = "SELECT id, application, phone, number, status, ended_at, livemode FROM verifications \
+               WHERE ended_at >= ?1 ORDER BY ended_at";
     let resting = snapshot
         .prepare(sql)?
         .query_map([millis(rested_from)], |row| {
@@ -108,6 +113,7 @@ pub fn recover(connection: &Connection, now: SystemTime, rested_from: SystemTime
                 number: row::number(row, 3)?,
                 status: row::status(row, 4)?,
                 ended_at: row::time(row, 5)?,
+                livemode: row.get(6)?,
             })
         })?
         .collect::<rusqlite::Result<Vec<_>>>()?;

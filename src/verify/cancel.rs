@@ -13,7 +13,7 @@ use super::{Core, Verify};
 use crate::call::assurance::{Reason, Reasons};
 use crate::e164::E164;
 use crate::matcher::index::EndMet;
-use crate::matcher::pair::{PairKey, Pending, Rest};
+use crate::matcher::pair::{PairKey, Pending};
 use crate::matcher::verification::{Status, Verification, VerificationId};
 use crate::outbox::event::EventId;
 use crate::store::{End, StepError};
@@ -98,7 +98,7 @@ impl Core {
         let now = (self.clock.boot)();
         // A window ends when it ends, not when that was noted.
         let since = if status == Status::Expired { pending.deadline } else { now };
-        let rest = Rest { id: pending.id, status, since, until: now.plus(self.cool_down(pending.number)) };
+        let rest = pending.rest(status, since, now.plus(self.cool_down(pending.number)));
         let waiters = self.matcher.settle(key, rest, || self.claims.leave(key));
         if let Some(phone) = phone.or(verification.as_ref().map(|verification| verification.phone)) {
             self.current.load().limits(ApplicationId(pending.application)).free_place(phone);

@@ -17,7 +17,7 @@ use crate::call::assurance::{Reason, Reasons};
 use crate::e164::E164;
 use crate::matcher::boot_time::BootTime;
 use crate::matcher::index::EndMet;
-use crate::matcher::pair::{PairKey, Pending, Rest};
+use crate::matcher::pair::{PairKey, Pending};
 use crate::matcher::verification::{Status, Verification, VerificationId};
 use crate::outbox::event::EventId;
 use crate::store::{Create, End, StepError};
@@ -89,8 +89,8 @@ impl Verify {
         };
         let now = (core.clock.utc)();
         let ttl = wish.ttl.unwrap_or(settings.ttl);
-        let pending =
-            Pending { id, deadline: (core.clock.boot)().plus(ttl), application: application.0, minimum, number };
+        let deadline = (core.clock.boot)().plus(ttl);
+        let pending = Pending { id, deadline, application: application.0, live: settings.live, minimum, number };
         let verification = Verification {
             id,
             application: settings.name.clone(),
@@ -177,7 +177,7 @@ impl Core {
                     self.matcher.activate(key, pending, || ());
                     let now = (self.clock.boot)();
                     let until = now.plus(self.cool_down(old.pending.number));
-                    let rest = Rest { id: old.pending.id, status: Status::Canceled, since: now, until };
+                    let rest = old.pending.rest(Status::Canceled, now, until);
                     self.matcher.settle(old.key, rest, || self.claims.leave(old.key))
                 }
             }

@@ -37,7 +37,7 @@ use recent_calls::RecentCalls;
 pub use recover::Restored;
 use request::RequestError;
 use settings::{ApplicationId, Settings};
-pub use take_call::{Held, Taken};
+pub use take_call::{CallOutcome, Held, Judged, Taken};
 
 /// Most calls a second that leave a note without verifying. Notes are hints; a flood of calls must not fill the disk.
 const NOTES_PER_SECOND: NonZeroU32 = NonZeroU32::new(200).expect("200 is not zero");

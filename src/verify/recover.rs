@@ -38,25 +38,36 @@ impl Verify {
             resting: recovered.resting.len(),
             deliveries: recovered.backlog,
         };
+        let applications = &current.settings.applications;
+        let place = |name: &str| {
+            let place = applications.iter().position(|application| application.name == name)?;
+            u16::try_from(place).ok()
+        };
         // Rests first: a newer verification that took the place of one that rests must stand.
         for row in recovered.resting {
             let ago = utc.duration_since(row.ended_at).unwrap_or_default();
             let left = core.cool_down(row.number).saturating_sub(ago);
-            let rest = Rest { id: row.id, status: row.status, since: now.minus(ago), until: now.plus(left) };
+            let rest = Rest {
+                id: row.id,
+                // No application has the last place: the rest of one that is gone is met by no test call.
+                application: place(&row.application).unwrap_or(u16::MAX),
+                live: row.livemode,
+                status: row.status,
+                since: now.minus(ago),
+                until: now.plus(left),
+            };
             let key = core.pair(row.phone, row.number);
             if rest.known_until() > now {
                 core.matcher.rest(key, rest);
             }
         }
-        let applications = &current.settings.applications;
-        let place = |name: &str| applications.iter().position(|application| application.name == name);
         for row in recovered.pending {
             // A clock that was set back does not lengthen a window, one that was set forward ends it.
             let window = row.expires_at.duration_since(row.created_at).unwrap_or_default();
             let left = row.expires_at.duration_since(utc).unwrap_or_default().min(window);
             // One that ended while the node was down ended then: a call that comes now may be too late to be late.
             let over = utc.duration_since(row.expires_at).unwrap_or_default();
-            let Some(application) = place(&row.application).and_then(|place| u16::try_from(place).ok()) else {
+            let Some(application) = place(&row.application) else {
                 core.cancel_orphan(row.id);
                 continue;
             };
@@ -64,6 +75,7 @@ impl Verify {
                 id: row.id,
                 deadline: now.plus(left).minus(over),
                 application,
+                live: row.livemode,
                 minimum: row.minimum_assurance,
                 number: row.number,
             };

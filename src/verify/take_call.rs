@@ -6,6 +6,7 @@ use ulid::Ulid;
 
 use super::claims::{Notify, Waiter};
 use super::recent_calls::Seen;
+use super::settings::{ApplicationId, NumberRange};
 use super::{Core, Verify};
 use crate::call::assurance::{Assurance, Reason, Reasons};
 use crate::call::event::{CallEvent, CallRecordId};
@@ -28,6 +29,23 @@ pub enum Taken {
     Unavailable,
 }
 
+/// What became of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Judged {
+    /// What its keeper is to do.
+    pub taken: Taken,
+    /// Whom it proves, or why nobody.
+    pub outcome: CallOutcome,
+    /// The verification that it proves or named, where there is one.
+    pub verification: Option<VerificationId>,
+    /// Id of its record, where one is written.
+    pub record: Option<CallRecordId>,
+    /// Level of proof.
+    pub assurance: Assurance,
+    /// What speaks against it, or is worth telling.
+    pub reasons: Reasons,
+}
+
 /// What the keeper says when a call is to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Held {
@@ -42,22 +60,22 @@ pub enum Held {
 impl Verify {
     /// Takes a call. Where it matches, or another call of the same pair is being committed, `hold` is asked to keep
     /// it before anything else can happen to the pair, and `notify` whom to tell the outcome.
-    pub fn take_call(&self, event: &CallEvent, notify: impl FnOnce() -> Notify, hold: impl FnOnce() -> Held) -> Taken {
+    pub fn take_call(&self, event: &CallEvent, notify: impl FnOnce() -> Notify, hold: impl FnOnce() -> Held) -> Judged {
         let core = &self.core;
         let now = (core.clock.boot)();
         let seen = core.recent.note_call(event.key, now);
         if seen == Seen::Claimed {
             // One call claims once, whatever became of its pair since.
-            return Taken::Refuse;
+            return Judged::refused(event, CallOutcome::Repeated);
         }
-        let (taken, outcome) = core.judge(event, seen, now, notify, hold);
-        if taken == Taken::Unavailable && seen == Seen::New {
+        let judged = core.judge(event, seen, now, notify, hold);
+        if judged.taken == Taken::Unavailable && seen == Seen::New {
             core.recent.forget_call(event.key);
         }
-        if seen == Seen::New || outcome == CallOutcome::Matched {
-            core.count_call(event, outcome);
+        if seen == Seen::New || judged.outcome == CallOutcome::Matched {
+            core.count_call(event, judged.outcome);
         }
-        taken
+        judged
     }
 }
 
@@ -69,24 +87,31 @@ impl Core {
         now: BootTime,
         notify: impl FnOnce() -> Notify,
         hold: impl FnOnce() -> Held,
-    ) -> (Taken, CallOutcome) {
+    ) -> Judged {
+        let refused = |outcome| Judged::refused(event, outcome);
         let current = self.current.load();
         let range = event.dialled.and_then(|dialled| current.settings.numbers.find(dialled));
-        let (Some(range), Some(dialled)) = (range, event.dialled) else {
-            return (Taken::Refuse, CallOutcome::UnknownNumber);
+        // To a test call the numbers of other applications are nothing.
+        let serves =
+            |range: &&NumberRange| event.only.is_none_or(|tester| range.applications.contains(&ApplicationId(tester)));
+        let (Some(range), Some(dialled)) = (range.filter(serves), event.dialled) else {
+            return refused(CallOutcome::UnknownNumber);
         };
         let Some(caller) = event.caller else {
-            if let Some(id) = self.matcher.only_pending_on(dialled) {
-                self.note(id, EventType::CallReceived, event, Reasons::NONE, seen);
-            }
-            return (Taken::Refuse, CallOutcome::NoCaller);
+            let refused = refused(CallOutcome::NoCaller);
+            return match self.matcher.only_pending_on(dialled, event.only) {
+                Some(id) => self.note(refused, id, EventType::CallReceived, event, Reasons::NONE, seen),
+                None => refused,
+            };
         };
         let key = self.pair(caller, dialled);
-        if !range.trunks.contains(&event.trunk) {
-            if let Some(pending) = self.matcher.pending(key, now) {
-                self.note(pending.id, EventType::CallReceived, event, Reasons::of(Reason::WrongTrunk), seen);
-            }
-            return (Taken::Refuse, CallOutcome::WrongTrunk);
+        if event.only.is_none() && !range.trunks.contains(&event.trunk) {
+            let refused = refused(CallOutcome::WrongTrunk);
+            let reasons = Reasons::of(Reason::WrongTrunk);
+            return match self.matcher.pending(key, now, None) {
+                Some(pending) => self.note(refused, pending.id, EventType::CallReceived, event, reasons, seen),
+                None => refused,
+            };
         }
         let enter = || {
             if !self.claims.has_room() {
@@ -99,57 +124,65 @@ impl Core {
             }
             true
         };
-        match self.matcher.meet(key, now, event.assurance, enter) {
+        match self.matcher.meet(key, now, event.assurance, event.only, enter) {
             Met::Won(pending) => {
-                self.claim(key, pending, event);
-                (Taken::Wait, CallOutcome::Matched)
+                let record = self.claim(key, pending, event);
+                let judged = refused(CallOutcome::Matched);
+                Judged { taken: Taken::Wait, verification: Some(pending.id), record: Some(record), ..judged }
             }
-            Met::Joined => (Taken::Wait, CallOutcome::Repeated),
-            Met::NoRoom => (Taken::Unavailable, CallOutcome::Overload),
+            Met::Joined => Judged { taken: Taken::Wait, ..refused(CallOutcome::Repeated) },
+            Met::NoRoom => Judged { taken: Taken::Unavailable, ..refused(CallOutcome::Overload) },
             Met::TooLow(pending) => {
                 // A contrary sign is reason enough; without one it is the level that lacks.
                 let low = event.assurance > Assurance::D;
                 let reasons = if low { Reasons::of(Reason::AssuranceTooLow) } else { Reasons::NONE };
-                self.note(pending.id, EventType::CallReceived, event, reasons, seen);
-                (Taken::Refuse, CallOutcome::TooLow)
+                self.note(refused(CallOutcome::TooLow), pending.id, EventType::CallReceived, event, reasons, seen)
             }
             Met::Overdue(pending) if now.since(pending.deadline) <= LATE => {
-                let late = self.note_of(pending.id, EventType::LateCall, event, Reasons::of(Reason::LateCall), seen);
+                let reasons = Reasons::of(Reason::LateCall);
+                let late = self.note_of(pending.id, EventType::LateCall, event, reasons, seen);
+                let judged = refused(CallOutcome::Late).naming(pending.id, reasons, late.as_ref());
                 self.expire_now(key, pending, late);
-                (Taken::Refuse, CallOutcome::Late)
+                judged
             }
             Met::Overdue(pending) => {
                 self.expire_now(key, pending, None);
-                (Taken::Refuse, self.unmatched(event, dialled, seen, now))
+                self.unmatched(event, dialled, seen, now)
             }
             Met::Rested(rest) if rest.status == Status::Expired && now.since(rest.since) <= LATE => {
-                self.note(rest.id, EventType::LateCall, event, Reasons::of(Reason::LateCall), seen);
-                (Taken::Refuse, CallOutcome::Late)
+                let reasons = Reasons::of(Reason::LateCall);
+                self.note(refused(CallOutcome::Late), rest.id, EventType::LateCall, event, reasons, seen)
             }
-            Met::Rested(rest) if rest.status == Status::Verified => (Taken::Refuse, CallOutcome::Repeated),
-            Met::Rested(_) | Met::Nothing => (Taken::Refuse, self.unmatched(event, dialled, seen, now)),
+            Met::Rested(rest) if rest.status == Status::Verified => {
+                Judged { verification: Some(rest.id), ..refused(CallOutcome::Repeated) }
+            }
+            Met::Rested(_) | Met::Nothing => self.unmatched(event, dialled, seen, now),
         }
     }
 
     /// A call whose caller nobody waits for. If From names a phone that somebody does wait for, that verification is
     /// told, and stays pending.
-    fn unmatched(&self, event: &CallEvent, dialled: E164, seen: Seen, now: BootTime) -> CallOutcome {
-        let presented = event.presented.and_then(|presented| self.matcher.pending(self.pair(presented, dialled), now));
-        let Some(pending) = presented else { return CallOutcome::Unmatched };
+    fn unmatched(&self, event: &CallEvent, dialled: E164, seen: Seen, now: BootTime) -> Judged {
+        let pending = |presented| self.matcher.pending(self.pair(presented, dialled), now, event.only);
+        let Some(pending) = event.presented.and_then(pending) else {
+            return Judged::refused(event, CallOutcome::Unmatched);
+        };
         // For this verification the difference is no customer's own choice: it is somebody else's line.
         let mut event = event.clone();
         event.reasons = event.reasons.without(Reason::PresentedDiffers);
-        self.note(pending.id, EventType::CallReceived, &event, Reasons::of(Reason::FromPaiMismatch), seen);
-        CallOutcome::Mismatch
+        let refused = Judged::refused(&event, CallOutcome::Mismatch);
+        self.note(refused, pending.id, EventType::CallReceived, &event, Reasons::of(Reason::FromPaiMismatch), seen)
     }
 
-    fn claim(self: &Arc<Self>, key: PairKey, pending: Pending, event: &CallEvent) {
+    /// Claims the pair for this call; gives the id of the call's record.
+    fn claim(self: &Arc<Self>, key: PairKey, pending: Pending, event: &CallEvent) -> CallRecordId {
         let step = Claim {
             verification: pending.id,
             event: EventId(Ulid::generate()),
             call: self.facts(event),
             at: (self.clock.utc)(),
         };
+        let record = step.call.id;
         let (keeper, call, phone) = (Arc::clone(self), event.key, event.caller);
         self.store.claim(step, move |result| {
             if result.is_ok() {
@@ -159,6 +192,7 @@ impl Core {
             }
             keeper.claimed(key, pending, phone, &result);
         });
+        record
     }
 
     /// What follows the commit of a claim, or its failure.
@@ -176,11 +210,23 @@ impl Core {
         self.ended(key, pending, phone, Status::Verified, result);
     }
 
-    /// Records a call that did not verify, once a call, and not without end.
-    fn note(&self, verification: VerificationId, kind: EventType, event: &CallEvent, more: Reasons, seen: Seen) {
-        if let Some(note) = self.note_of(verification, kind, event, more, seen) {
+    /// Records a call that named a verification and did not verify it, once a call, and not without end. Gives
+    /// `judged` with what it named.
+    fn note(
+        &self,
+        judged: Judged,
+        verification: VerificationId,
+        kind: EventType,
+        event: &CallEvent,
+        more: Reasons,
+        seen: Seen,
+    ) -> Judged {
+        let note = self.note_of(verification, kind, event, more, seen);
+        let judged = judged.naming(verification, more, note.as_ref());
+        if let Some(note) = note {
             self.record(note);
         }
+        judged
     }
 
     fn note_of(
@@ -218,18 +264,40 @@ impl Core {
     }
 }
 
-/// Label of `calls_total`.
+impl Judged {
+    const fn refused(event: &CallEvent, outcome: CallOutcome) -> Self {
+        let (assurance, reasons) = (event.assurance, event.reasons);
+        Self { taken: Taken::Refuse, outcome, verification: None, record: None, assurance, reasons }
+    }
+
+    fn naming(self, verification: VerificationId, more: Reasons, note: Option<&Note>) -> Self {
+        let (reasons, record) = (self.reasons.union(more), note.map(|note| note.call.id));
+        Self { verification: Some(verification), record, reasons, ..self }
+    }
+}
+
+/// Whom a call proves, or why nobody: label of `calls_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum CallOutcome {
+pub enum CallOutcome {
+    /// It proves the phone of a verification.
     Matched,
+    /// Another call has the pair, or has proved it.
     Repeated,
+    /// Its level is too low for the verification.
     TooLow,
+    /// The window is over.
     Late,
+    /// From names a phone that is waited for, the network asserts another one.
     Mismatch,
+    /// The dialled number does not take calls from this trunk.
     WrongTrunk,
+    /// No usable number of the caller.
     NoCaller,
+    /// The dialled number is none of ours.
     UnknownNumber,
+    /// There is no room for one more call that waits.
     Overload,
+    /// Nobody waits for it.
     Unmatched,
 }
 
@@ -247,7 +315,9 @@ impl CallOutcome {
         Self::Unmatched,
     ];
 
-    pub(super) const fn as_str(self) -> &'static str {
+    /// The name in metrics and API answers.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Matched => "matched",
             Self::Repeated => "repeated",

@@ -58,7 +58,7 @@ async fn one_of_many_calls_on_many_threads_verifies_and_all_are_answered() {
             .map(|key| {
                 let (verify, finish) = (rig.verify.clone(), finish.clone());
                 scope.spawn(move || {
-                    verify.take_call(&call(key), || Notify { ticket: key.into(), to: finish }, || Held::Kept)
+                    verify.take_call(&call(key), || Notify { ticket: key.into(), to: finish }, || Held::Kept).taken
                 })
             })
             .collect();
@@ -251,6 +251,27 @@ async fn a_replacement_whose_window_ended_while_the_node_was_down_expires_at_sta
     assert_eq!(rig.get(second).await.status, Status::Expired, "the rest of the first does not hide it");
 }
 
+#[tokio::test]
+async fn a_test_call_proves_a_verification_of_its_application_and_is_unmatched_to_any_other() {
+    let rig = Rig::new(clock!(), 1);
+    let id = rig.create(wish()).await.unwrap();
+    let judge = |event: CallEvent| {
+        let (finish, finished) = mpsc::channel(1);
+        (rig.verify.take_call(&event, || Notify { ticket: 1, to: finish }, || Held::Kept), finished)
+    };
+    // Over a trunk that the number does not take, which stands in no test call's way.
+    let test = |key, only| CallEvent { trunk: TrunkId(1), only: Some(only), ..call(key) };
+    let (other, _) = judge(test(1, 1));
+    assert_eq!((other.outcome, other.verification, other.taken), (CallOutcome::UnknownNumber, None, Taken::Refuse));
+    let (own, mut finished) = judge(test(2, 0));
+    assert_eq!((own.outcome, own.verification, own.taken), (CallOutcome::Matched, Some(id), Taken::Wait));
+    assert!(own.record.is_some());
+    assert_eq!(within(finished.recv()).await.unwrap().1, Outcome::Durable);
+    assert_eq!(rig.get(id).await.status, Status::Verified);
+    let (again, _) = judge(test(3, 0));
+    assert_eq!((again.outcome, again.verification), (CallOutcome::Repeated, Some(id)));
+}
+
 /// The application with one number range, its store and its clock.
 struct Rig {
     verify: Verify,
@@ -281,7 +302,7 @@ impl Rig {
                 applications: vec![DEMO],
                 cool_down,
             }]),
-            trunks: vec!["local".to_owned()],
+            trunks: vec!["local".to_owned(), "sandbox".to_owned()],
             ..Settings::default()
         };
         let subscription = Subscription {
@@ -316,7 +337,7 @@ impl Rig {
     /// Lets a call in; how its wait ended, or `None` where it was refused at once.
     async fn call(&self, event: CallEvent) -> Option<Outcome> {
         let (finish, mut finished) = mpsc::channel(1);
-        match self.verify.take_call(&event, || Notify { ticket: 1, to: finish }, || Held::Kept) {
+        match self.verify.take_call(&event, || Notify { ticket: 1, to: finish }, || Held::Kept).taken {
             Taken::Refuse => None,
             Taken::Wait => Some(within(finished.recv()).await.unwrap().1),
             Taken::Unavailable => panic!("there is room"),
@@ -384,6 +405,7 @@ fn call(key: u64) -> CallEvent {
     CallEvent {
         key: CallKey(key),
         trunk: TrunkId(0),
+        only: None,
         caller: PHONE.parse().ok(),
         presented: None,
         source: Some(CallerSource::Pai),

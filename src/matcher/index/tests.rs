@@ -20,11 +20,18 @@ fn number() -> E164 {
 }
 
 fn pending(id_number: u128, deadline: u64) -> Pending {
-    Pending { id: id(id_number), deadline: BootTime(deadline), application: 0, minimum: Assurance::C, number: number() }
+    Pending {
+        id: id(id_number),
+        deadline: BootTime(deadline),
+        application: 0,
+        live: false,
+        minimum: Assurance::C,
+        number: number(),
+    }
 }
 
 fn rest(id_number: u128, until: u64) -> Rest {
-    Rest { id: id(id_number), status: Status::Verified, since: NOW, until: BootTime(until) }
+    pending(id_number, 70_000).rest(Status::Verified, NOW, BootTime(until))
 }
 
 fn with_pending() -> Matcher {
@@ -39,7 +46,7 @@ fn a_reserved_pair_does_not_match() {
     let matcher = Matcher::default();
     assert!(matcher.reserve(KEY, id(7), NOW));
     assert!(!matcher.reserve(KEY, id(8), NOW));
-    assert_eq!(matcher.meet(KEY, NOW, Assurance::A, || true), Met::Nothing);
+    assert_eq!(matcher.meet(KEY, NOW, Assurance::A, None, || true), Met::Nothing);
     matcher.release(KEY, id(8));
     assert!(!matcher.reserve(KEY, id(9), NOW), "another's release changes nothing");
     matcher.release(KEY, id(7));
@@ -49,11 +56,11 @@ fn a_reserved_pair_does_not_match() {
 #[test]
 fn the_first_call_wins_and_the_next_waits_for_it() {
     let matcher = with_pending();
-    assert_eq!(matcher.meet(KEY, NOW, Assurance::C, || true), Met::Won(pending(7, 70_000)));
-    assert_eq!(matcher.meet(KEY, NOW, Assurance::C, || true), Met::Joined);
-    assert_eq!(matcher.meet(KEY, NOW, Assurance::C, || false), Met::NoRoom);
+    assert_eq!(matcher.meet(KEY, NOW, Assurance::C, None, || true), Met::Won(pending(7, 70_000)));
+    assert_eq!(matcher.meet(KEY, NOW, Assurance::C, None, || true), Met::Joined);
+    assert_eq!(matcher.meet(KEY, NOW, Assurance::C, None, || false), Met::NoRoom);
     matcher.settle(KEY, rest(7, 130_000), || ());
-    assert_eq!(matcher.meet(KEY, NOW, Assurance::C, || true), Met::Rested(rest(7, 130_000)));
+    assert_eq!(matcher.meet(KEY, NOW, Assurance::C, None, || true), Met::Rested(rest(7, 130_000)));
     assert_eq!(matcher.pending_count(), 0);
 }
 
@@ -65,7 +72,7 @@ fn one_of_many_threads_wins() {
         for _ in 0..8 {
             let (matcher, wins) = (Arc::clone(&matcher), Arc::clone(&wins));
             scope.spawn(move || {
-                if let Met::Won(_) = matcher.meet(KEY, NOW, Assurance::C, || true) {
+                if let Met::Won(_) = matcher.meet(KEY, NOW, Assurance::C, None, || true) {
                     wins.fetch_add(1, Ordering::Relaxed);
                 }
             });
@@ -77,22 +84,26 @@ fn one_of_many_threads_wins() {
 #[test]
 fn a_call_below_the_minimum_leaves_the_pair_pending() {
     let matcher = with_pending();
-    assert_eq!(matcher.meet(KEY, NOW, Assurance::D, || true), Met::TooLow(pending(7, 70_000)));
-    assert!(matcher.pending(KEY, NOW).is_some());
+    assert_eq!(matcher.meet(KEY, NOW, Assurance::D, None, || true), Met::TooLow(pending(7, 70_000)));
+    assert!(matcher.pending(KEY, NOW, None).is_some());
 }
 
 #[test]
 fn a_call_after_the_window_begins_its_end_where_nobody_has() {
     let matcher = with_pending();
-    assert_eq!(matcher.meet(KEY, BootTime(70_000), Assurance::A, || true), Met::Overdue(pending(7, 70_000)));
-    assert_eq!(matcher.meet(KEY, BootTime(70_000), Assurance::A, || true), Met::Joined, "the next waits for the end");
+    assert_eq!(matcher.meet(KEY, BootTime(70_000), Assurance::A, None, || true), Met::Overdue(pending(7, 70_000)));
+    assert_eq!(
+        matcher.meet(KEY, BootTime(70_000), Assurance::A, None, || true),
+        Met::Joined,
+        "the next waits for the end"
+    );
     assert!(matcher.expire(BootTime(71_000), 10).ended.is_empty(), "it is ended once");
 }
 
 #[test]
 fn an_undone_claim_can_be_won_again_and_expires() {
     let matcher = with_pending();
-    matcher.meet(KEY, NOW, Assurance::C, || true);
+    matcher.meet(KEY, NOW, Assurance::C, None, || true);
     assert!(matcher.expire(BootTime(70_000), 10).ended.is_empty(), "expiry waits for the claim");
     matcher.undo(KEY, id(7), || ());
     assert_eq!(matcher.expire(BootTime(71_000), 10).ended, [(KEY, pending(7, 70_000))]);
@@ -103,19 +114,19 @@ fn an_undone_claim_can_be_won_again_and_expires() {
 fn an_end_waits_for_a_claim_and_excludes_one() {
     let matcher = with_pending();
     assert_eq!(matcher.begin_end(KEY, id(8), || ()), EndMet::Gone);
-    matcher.meet(KEY, NOW, Assurance::C, || true);
+    matcher.meet(KEY, NOW, Assurance::C, None, || true);
     let mut joined = false;
     assert_eq!(matcher.begin_end(KEY, id(7), || joined = true), EndMet::Busy);
     assert!(joined);
     matcher.undo(KEY, id(7), || ());
     assert!(matches!(matcher.begin_end(KEY, id(7), || ()), EndMet::Begun(_)));
-    assert_eq!(matcher.meet(KEY, NOW, Assurance::A, || true), Met::Joined, "a call waits how the end goes");
+    assert_eq!(matcher.meet(KEY, NOW, Assurance::A, None, || true), Met::Joined, "a call waits how the end goes");
 }
 
 #[test]
 fn a_rested_pair_is_free_again() {
     let matcher = with_pending();
-    matcher.meet(KEY, NOW, Assurance::C, || true);
+    matcher.meet(KEY, NOW, Assurance::C, None, || true);
     matcher.settle(KEY, rest(7, 130_000), || ());
     assert!(!matcher.reserve(KEY, id(8), BootTime(129_999)));
     assert_eq!(matcher.busy_until(KEY, NOW), BootTime(130_000));
@@ -128,26 +139,71 @@ fn a_rested_pair_is_free_again() {
 fn an_expired_pair_is_known_for_a_minute_though_it_is_free_before() {
     let matcher = with_pending();
     assert_eq!(matcher.expire(BootTime(70_000), 10).ended.len(), 1);
-    let expired = Rest { id: id(7), status: Status::Expired, since: BootTime(70_000), until: BootTime(70_000) };
+    let expired = pending(7, 70_000).rest(Status::Expired, BootTime(70_000), BootTime(70_000));
     matcher.settle(KEY, expired, || ());
     matcher.expire(BootTime(129_999), 10);
-    assert_eq!(matcher.meet(KEY, BootTime(129_999), Assurance::C, || true), Met::Rested(expired));
+    assert_eq!(matcher.meet(KEY, BootTime(129_999), Assurance::C, None, || true), Met::Rested(expired));
     assert!(matcher.reserve(KEY, id(8), BootTime(129_999)), "it is free all the same");
     matcher.release(KEY, id(8));
     matcher.rest(KEY, expired);
     matcher.expire(BootTime(130_000), 10);
-    assert_eq!(matcher.meet(KEY, BootTime(130_000), Assurance::C, || true), Met::Nothing);
+    assert_eq!(matcher.meet(KEY, BootTime(130_000), Assurance::C, None, || true), Met::Nothing);
 }
 
 #[test]
 fn the_only_pending_verification_of_a_number_is_known() {
     let matcher = with_pending();
-    assert_eq!(matcher.only_pending_on(number()), Some(id(7)));
+    assert_eq!(matcher.only_pending_on(number(), None), Some(id(7)));
     matcher.activate(PairKey(2), pending(9, 80_000), || ());
-    assert_eq!(matcher.only_pending_on(number()), None);
-    matcher.meet(KEY, NOW, Assurance::C, || true);
+    assert_eq!(matcher.only_pending_on(number(), None), None);
+    matcher.meet(KEY, NOW, Assurance::C, None, || true);
     matcher.settle(KEY, rest(7, 130_000), || ());
-    assert_eq!(matcher.only_pending_on(number()), Some(id(9)));
+    assert_eq!(matcher.only_pending_on(number(), None), Some(id(9)));
+}
+
+#[test]
+fn a_test_call_meets_the_sandbox_verifications_of_its_application_alone() {
+    let (own, other) = (Some(0), Some(1));
+    let matcher = with_pending();
+    assert_eq!(matcher.pending(KEY, NOW, other), None);
+    assert_eq!(matcher.only_pending_on(number(), other), None);
+    let met = |only| matcher.meet(KEY, NOW, Assurance::B, only, || panic!("nobody is let in"));
+    assert_eq!(met(other), Met::Nothing);
+    assert_eq!(
+        matcher.meet(KEY, BootTime(70_000), Assurance::B, other, || true),
+        Met::Nothing,
+        "also after its window"
+    );
+    assert!(matches!(matcher.begin_end(KEY, id(7), || ()), EndMet::Begun(_)));
+    assert_eq!(met(other), Met::Nothing, "also while it ends");
+    matcher.undo(KEY, id(7), || ());
+    assert_eq!(matcher.meet(KEY, NOW, Assurance::C, own, || true), Met::Won(pending(7, 70_000)));
+    assert_eq!(met(other), Met::Nothing, "also while it is claimed");
+    matcher.settle(KEY, rest(7, 130_000), || ());
+    assert_eq!(met(other), Met::Nothing, "also while it rests");
+    assert_eq!(matcher.meet(KEY, NOW, Assurance::C, own, || true), Met::Rested(rest(7, 130_000)));
+}
+
+#[test]
+fn a_test_call_never_meets_a_live_verification() {
+    let matcher = Matcher::default();
+    let live = Pending { live: true, ..pending(7, 70_000) };
+    matcher.activate(KEY, live, || ());
+    assert_eq!(matcher.meet(KEY, NOW, Assurance::A, Some(0), || true), Met::Nothing);
+    assert_eq!((matcher.pending(KEY, NOW, Some(0)), matcher.only_pending_on(number(), Some(0))), (None, None));
+    assert_eq!(matcher.meet(KEY, NOW, Assurance::A, None, || true), Met::Won(live));
+}
+
+#[test]
+fn a_test_call_is_not_told_by_a_missing_hint_that_another_application_waits_on_the_number() {
+    let matcher = with_pending();
+    matcher.activate(PairKey(2), Pending { application: 1, ..pending(9, 80_000) }, || ());
+    assert_eq!(matcher.only_pending_on(number(), None), None);
+    assert_eq!(matcher.only_pending_on(number(), Some(0)), Some(id(7)));
+    matcher.meet(KEY, NOW, Assurance::C, None, || true);
+    matcher.settle(KEY, rest(7, 130_000), || ());
+    assert_eq!(matcher.only_pending_on(number(), Some(0)), None);
+    assert_eq!(matcher.sandbox_numbers.len(), 1, "nothing is left behind");
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -199,7 +255,7 @@ proptest! {
                 Step::Release => if let Some(number) = reserved.take() {
                     matcher.release(KEY, id(number));
                 },
-                Step::Call => match matcher.meet(KEY, BootTime(now), Assurance::C, || true) {
+                Step::Call => match matcher.meet(KEY, BootTime(now), Assurance::C, None, || true) {
                     Met::Won(won) => {
                         prop_assert!(busy.is_none() && !ended.contains(&won.id) && now < won.deadline.0);
                         busy = Some(won);
@@ -220,7 +276,7 @@ proptest! {
                 },
                 Step::Commit => if let Some(done) = busy.take() {
                     ended.push(done.id);
-                    let rest = Rest { id: done.id, status: Status::Verified, since: BootTime(now), until: BootTime(now + 5_000) };
+                    let rest = done.rest(Status::Verified, BootTime(now), BootTime(now + 5_000));
                     matcher.settle(KEY, rest, || ());
                 },
                 Step::Undo => if let Some(undone) = busy.take() {
@@ -234,7 +290,7 @@ proptest! {
         if let Some(undone) = busy { matcher.undo(KEY, undone.id, || ()); }
         now += 100_000;
         for (key, left) in matcher.expire(BootTime(now), 10).ended {
-            let rest = Rest { id: left.id, status: Status::Expired, since: BootTime(now), until: BootTime(now) };
+            let rest = left.rest(Status::Expired, BootTime(now), BootTime(now));
             matcher.settle(key, rest, || ());
         }
         matcher.expire(BootTime(now + 1_000).plus(LATE), 10);

@@ -206,6 +206,7 @@ fn call(n: u64) -> CallFacts {
     let event = CallEvent {
         key: CallKey(n),
         trunk: TrunkId(0),
+        only: None,
         caller: Some(E164::from_u64(CALLER).unwrap()),
         presented: None,
         source: Some(CallerSource::Pai),

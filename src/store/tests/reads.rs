@@ -19,6 +19,7 @@ fn a_new_start_finds_everything_again() {
     let row = PendingRow {
         id: pending.id,
         application: "demo".into(),
+        livemode: pending.livemode,
         phone: pending.phone,
         number: pending.number,
         minimum_assurance: Assurance::C,
