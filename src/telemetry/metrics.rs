@@ -32,6 +32,8 @@ pub struct Metrics {
     pub calls: IntCounterVec,
     /// Age in seconds of the youngest entry that the recent-calls table had to let go; -1 while none has.
     pub recent_calls_age: IntGauge,
+    /// Test calls of the API, and calls of test phones, that were not placed, by reason.
+    pub test_calls_refused: IntCounterVec,
     /// Calls that wait for their commit.
     pub calls_waiting: IntGauge,
     /// A batch of datagrams from the moment it is taken to that at which its answers are given to the kernel.
@@ -113,6 +115,7 @@ impl Metrics {
             ),
             calls: counter_vec(r, "calls_total", "Calls by what became of them", &["trunk", "outcome"]),
             recent_calls_age,
+            test_calls_refused: counter_vec(r, "test_calls_refused_total", "Test calls not placed", &["reason"]),
             calls_waiting: gauge(r, "calls_waiting", "Matched calls that wait for their commit"),
             sip_batch: histogram(r, "sip_batch_seconds", "Batch of datagrams taken to its answers sent", &BATCH),
             invite_to_reply: histogram(r, "invite_to_reply_seconds", "Matched INVITE to final response", &LATENCY),

@@ -12,7 +12,7 @@ use super::claims::{Outcome, Waiter, tell};
 use super::idempotency::{Begun, unavailable};
 use super::request::{Answer, CreateError, Idempotency, NewVerification, RequestError};
 use super::settings::ApplicationId;
-use super::{Core, Verify};
+use super::{Core, Verify, script};
 use crate::call::assurance::{Reason, Reasons};
 use crate::e164::E164;
 use crate::matcher::boot_time::BootTime;
@@ -60,6 +60,7 @@ impl Verify {
         if wish.replaces.is_none() {
             core.check_room()?;
         }
+        let (minimum, ttl) = script::terms(settings, wish.phone, minimum, wish.ttl)?;
         let limits = current
             .limits(application)
             .count(wish.phone, wish.client_ip)
@@ -88,7 +89,6 @@ impl Verify {
             }
         };
         let now = (core.clock.utc)();
-        let ttl = wish.ttl.unwrap_or(settings.ttl);
         let deadline = (core.clock.boot)().plus(ttl);
         let pending = Pending { id, deadline, application: application.0, live: settings.live, minimum, number };
         let verification = Verification {
@@ -183,6 +183,7 @@ impl Core {
             }
         };
         tell(waiters, Outcome::Durable);
+        self.plan_call(phone, &pending);
     }
 
     /// Lets a verification that was to be superseded go on.

@@ -14,6 +14,7 @@ pub mod limits;
 pub mod recent_calls;
 mod recover;
 pub mod request;
+pub mod script;
 pub mod settings;
 mod take_call;
 
@@ -61,6 +62,7 @@ struct Core {
     claims: Claims,
     running: Arc<idempotency::Running>,
     notes: DefaultDirectRateLimiter,
+    plan: script::Plan,
 }
 
 impl Verify {
@@ -79,6 +81,7 @@ impl Verify {
             notes: RateLimiter::direct(Quota::per_second(NOTES_PER_SECOND)),
             matcher: Matcher::default(),
             claims: Claims::default(),
+            plan: script::Plan::default(),
             running: Arc::default(),
             current: Current::new(settings, &metrics),
             secret,

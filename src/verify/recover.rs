@@ -81,6 +81,7 @@ impl Verify {
             };
             current.limits(ApplicationId(application)).restore_place(row.phone);
             core.matcher.activate(core.pair(row.phone, row.number), pending, || ());
+            core.plan_call(row.phone, &pending);
         }
         for call in recovered.claimed_calls {
             core.recent.note_claim(call, now);

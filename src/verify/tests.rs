@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::claims::{Notify, Outcome};
 use super::request::{CancelError, CreateError, NewVerification};
+use super::script::{Script, ScriptedCall};
 use super::settings::{Application, Limits, NumberRange, Numbers};
 use super::*;
 use crate::call::assurance::{Assurance, Reason, Reasons};
@@ -270,6 +271,45 @@ async fn a_test_call_proves_a_verification_of_its_application_and_is_unmatched_t
     assert_eq!(rig.get(id).await.status, Status::Verified);
     let (again, _) = judge(test(3, 0));
     assert_eq!((again.outcome, again.verification), (CallOutcome::Repeated, Some(id)));
+}
+
+#[tokio::test]
+async fn a_phone_that_plays_a_part_calls_a_second_after_its_creation_and_again_after_a_restart() {
+    let (now, clock) = clock!();
+    let rig = Rig::over(tempfile::tempdir().unwrap(), (now, clock), 1, Duration::from_mins(1));
+    let phone = "+447700900901".parse().unwrap();
+    let id = rig.create(NewVerification { phone, ..wish() }).await.unwrap();
+    assert_eq!(rig.verify.take_scripted(), []);
+    rig.pass(Duration::from_secs(1));
+    let expected = ScriptedCall { application: DEMO, phone, number: rig.get(id).await.number, script: Script::Calls };
+    assert_eq!(rig.verify.take_scripted(), [expected]);
+    assert_eq!(rig.verify.take_scripted(), [], "it calls once");
+    rig.store.close();
+    let rig = Rig::over(rig.folder, (now, clock), 1, Duration::from_mins(1));
+    rig.verify.recover().unwrap();
+    rig.pass(Duration::from_secs(1));
+    assert_eq!(rig.verify.take_scripted(), [expected], "what is pending after a restart is called once more");
+}
+
+#[tokio::test]
+async fn parts_set_the_terms_of_a_creation_or_refuse_it() {
+    let rig = Rig::new(clock!(), 10);
+    let create = async |phone: &str| rig.create(NewVerification { phone: phone.parse().unwrap(), ..wish() }).await;
+    assert!(matches!(create("+12025550190").await, Err(CreateError::Request(RequestError::Unavailable))));
+    assert!(matches!(create("+12025550198").await, Err(CreateError::PhoneBusy { .. })));
+    assert!(matches!(create("+12025550199").await, Err(CreateError::RateLimited { .. })));
+    let not_asserted = rig.get(create("+12025550195").await.unwrap()).await;
+    assert_eq!(not_asserted.minimum_assurance, Assurance::B);
+    let late = rig.get(create("+12025550197").await.unwrap()).await;
+    assert_eq!(late.expires_at.duration_since(late.created_at).unwrap(), Duration::from_mins(1));
+    let usual = rig.get(create("+12025550143").await.unwrap()).await;
+    assert_eq!(usual.expires_at.duration_since(usual.created_at).unwrap(), Duration::from_mins(2));
+    rig.pass(Duration::from_mins(1));
+    let scripts: Vec<Script> = rig.verify.take_scripted().into_iter().map(|call| call.script).collect();
+    assert_eq!(scripts, [Script::NotAsserted]);
+    rig.pass(Duration::from_secs(1));
+    let scripts: Vec<Script> = rig.verify.take_scripted().into_iter().map(|call| call.script).collect();
+    assert_eq!(scripts, [Script::Late], "a second after its window");
 }
 
 /// The application with one number range, its store and its clock.
