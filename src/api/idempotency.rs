@@ -7,7 +7,7 @@ use super::auth::Caller;
 use super::problem::{Code, Problem};
 use crate::verify::request::Idempotency;
 
-const NAME: HeaderName = HeaderName::from_static("idempotency-key");
+pub(super) const NAME: HeaderName = HeaderName::from_static("idempotency-key");
 const MAX_LENGTH: usize = 255;
 
 /// Reads the header, and takes the fingerprint of the request that it names.

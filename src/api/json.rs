@@ -17,7 +17,7 @@ pub(super) enum Json {
     /// Any other number.
     Number,
     Text(String),
-    Array,
+    Array(Vec<Json>),
     Object(BTreeMap<String, Json>),
 }
 
@@ -30,7 +30,7 @@ impl Json {
             Self::Whole(_) => "a number",
             Self::Number => "a negative or broken number",
             Self::Text(_) => "a string",
-            Self::Array => "an array",
+            Self::Array(_) => "an array",
             Self::Object(_) => "an object",
         }
     }
@@ -109,9 +109,11 @@ impl<'de> Visitor<'de> for Tree {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Json, A::Error> {
-        // No field of this API is an array, so the items are only read to be judged well-formed.
-        while items.next_element::<Json>()?.is_some() {}
-        Ok(Json::Array)
+        let mut read = Vec::new();
+        while let Some(item) = items.next_element()? {
+            read.push(item);
+        }
+        Ok(Json::Array(read))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Json, A::Error> {

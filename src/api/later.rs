@@ -24,7 +24,7 @@ const fn open(method: &'static str, path: &'static str) -> Endpoint {
     Endpoint { method, path, needs_key: false }
 }
 
-const LATER: [Endpoint; 15] = [
+const LATER: [Endpoint; 14] = [
     keyed("GET", "/v1/verifications"),
     keyed("POST", "/v1/verifications/{id}/check"),
     keyed("POST", "/v1/verifications/{id}/next"),
@@ -36,7 +36,6 @@ const LATER: [Endpoint; 15] = [
     keyed("GET", "/v1/events"),
     keyed("GET", "/v1/deliveries"),
     keyed("POST", "/v1/deliveries/{id}/replay"),
-    keyed("POST", "/v1/test/calls"),
     open("GET", "/openapi.json"),
     open("GET", "/docs"),
     open("GET", "/.well-known/jwks.json"),

@@ -19,6 +19,7 @@ mod phone;
 mod problem;
 mod query;
 pub mod server;
+pub mod test_calls;
 mod verifications;
 
 #[cfg(test)]
@@ -37,6 +38,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::verify::Verify;
 use crate::verify::settings::ApplicationId;
 use problem::{Code, Problem};
+use test_calls::{PlaceCall, TestCalls};
 
 /// The keys in force and the applications they belong to.
 #[derive(Debug, Clone, Default)]
@@ -75,6 +77,7 @@ struct Shared {
     clock: fn() -> Instant,
     bodies: Semaphore,
     body_deadline: Duration,
+    test_calls: TestCalls,
 }
 
 impl Shared {
@@ -84,22 +87,31 @@ impl Shared {
         metrics: Metrics,
         clock: fn() -> Instant,
         body_deadline: Duration,
+        place_call: PlaceCall,
     ) -> Self {
-        Self { verify, access, metrics, clock, bodies: Semaphore::new(body::MAX_AT_ONCE), body_deadline }
+        let bodies = Semaphore::new(body::MAX_AT_ONCE);
+        Self { verify, access, metrics, clock, bodies, body_deadline, test_calls: TestCalls::new(place_call) }
     }
 }
 
 /// The API as a service for [`server::serve`]. `access` may be replaced while it runs; `clock` times requests for the
-/// log.
-pub fn router(verify: Arc<Verify>, access: Arc<ArcSwap<Access>>, metrics: Metrics, clock: fn() -> Instant) -> Router {
-    routes(Arc::new(Shared::new(verify, access, metrics, clock, body::DEADLINE)))
+/// log; `place_call` places test calls.
+pub fn router(
+    verify: Arc<Verify>,
+    access: Arc<ArcSwap<Access>>,
+    metrics: Metrics,
+    clock: fn() -> Instant,
+    place_call: PlaceCall,
+) -> Router {
+    routes(Arc::new(Shared::new(verify, access, metrics, clock, body::DEADLINE, place_call)))
 }
 
 fn routes(shared: Arc<Shared>) -> Router {
     let router = Router::new()
         .route(verifications::ALL, post(verifications::create))
         .route(verifications::ONE, get(verifications::read))
-        .route(verifications::CANCEL, post(verifications::cancel));
+        .route(verifications::CANCEL, post(verifications::cancel))
+        .route(test_calls::ALL, post(test_calls::place));
     later::add_routes(router)
         .fallback(async || Problem::new(Code::NotFound, "no endpoint has this path; the API's paths begin /v1/"))
         .method_not_allowed_fallback(async || {

@@ -40,6 +40,7 @@ pub(super) enum Code {
     PendingFull,
     PhoneBusy,
     RateLimited,
+    SandboxOnly,
     StoreUnavailable,
     TooManyPending,
     Unauthorized,
@@ -90,6 +91,7 @@ impl Code {
             }
             Self::PhoneBusy => ("phone-busy", S::TOO_MANY_REQUESTS, "No number is free for this phone"),
             Self::RateLimited => ("rate_limited", S::TOO_MANY_REQUESTS, "A rate limit is used up"),
+            Self::SandboxOnly => ("sandbox_only", S::FORBIDDEN, "Only a sandbox application may do this"),
             Self::StoreUnavailable => ("store_unavailable", S::SERVICE_UNAVAILABLE, "The store cannot take this now"),
             Self::TooManyPending => {
                 ("too_many_pending", S::TOO_MANY_REQUESTS, "Too many verifications are pending for this phone")

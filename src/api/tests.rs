@@ -375,7 +375,8 @@ impl Node {
         };
         let metrics = Metrics::new();
         let access = Arc::new(ArcSwap::from_pointee(access));
-        let shared = Shared::new(untouched(), access, metrics.clone(), clock, Duration::from_millis(300));
+        let nowhere: PlaceCall = Box::new(|_| Box::pin(async { None }));
+        let shared = Shared::new(untouched(), access, metrics.clone(), clock, Duration::from_millis(300), nowhere);
         Self::serving(routes(Arc::new(shared)), metrics, bounds).await
     }
 

@@ -102,7 +102,7 @@ fn shown(answer: Answer) -> Response {
     response
 }
 
-fn json(status: StatusCode, text: String) -> Response {
+pub(super) fn json(status: StatusCode, text: String) -> Response {
     (status, [(CONTENT_TYPE, HeaderValue::from_static("application/json"))], Body::from(text)).into_response()
 }
 

@@ -15,6 +15,7 @@ mod serve;
 mod signals;
 mod sip_answer;
 mod sip_worker;
+mod test_calls;
 mod threads;
 mod waiting;
 

@@ -20,7 +20,7 @@ use super::peers::Peers;
 use super::sandbox::{self, SandboxError};
 use super::signals::Signals;
 use super::sip_answer::SipShared;
-use super::threads;
+use super::{test_calls, threads};
 use crate::admin;
 use crate::api::server::{Bounds, Counts};
 use crate::api::{self, Access, key};
@@ -198,12 +198,14 @@ impl Node {
         let calls = watch::channel(false).0;
         let workers = threads::spawn(&shared, listeners, &metrics, &health, &calls.subscribe())
             .map_err(|source| ServeError::System { what: "a SIP worker thread", source })?;
+        let (placing, scripts) = (Arc::clone(&shared), verify.clone());
+        rest.spawn(|stop| test_calls::run_scripts(shared, scripts, stop));
         let mut requests = Part::new();
         let access = Arc::new(ArcSwap::from_pointee(access(&configuration)));
         let bounds = Bounds { connections: caps.api, ..Bounds::default() };
         metrics.api_connections_limit.set(i64::try_from(caps.api).unwrap_or(i64::MAX));
         let counts = Counts::of_api(&metrics);
-        let router = api::router(Arc::new(verify), access, metrics, clock::instant);
+        let router = api::router(Arc::new(verify), access, metrics, clock::instant, test_calls::placing(placing));
         requests.spawn(|stop| api::server::serve(api, router, stop, bounds, counts));
 
         health.set_started();

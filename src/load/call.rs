@@ -143,7 +143,7 @@ pub async fn place(
 }
 
 /// Random parts of a call's names: 64 bits or more in each (RFC 3261 19.3 asks for 32 in a tag).
-fn identity() -> Identity {
+pub(super) fn identity() -> Identity {
     let branch = || format!("z9hG4bK{:032x}", rand::random::<u128>());
     Identity {
         branch: branch(),

@@ -6,6 +6,7 @@
 
 pub mod call;
 pub mod header;
+pub mod invite;
 mod ladder;
 mod request;
 mod response;

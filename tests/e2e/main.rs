@@ -32,5 +32,6 @@ mod sandbox;
 mod slow_commit;
 mod start;
 mod strangers;
+mod test_calls;
 mod verify;
 mod webhooks;
