@@ -40,6 +40,9 @@ async fn the_two_printed_lines_verify_by_sh_or_by_our_own_client_where_curl_is_m
     until("the event on the terminal", async || node.stdout().contains("verification.verified").then_some(())).await;
     assert!(!node.stdout().contains("no signature fits"), "{}", node.stdout());
     let shown = node.stdout();
+    let body = shown.lines().find(|line| line.starts_with('{')).unwrap();
+    assert!(body.contains("\"phone\":\"+966*******"), "{body}");
+    let shown = node.stdout();
     assert_eq!(shown.matches("rp_test_").count(), 1, "the key is shown once: {shown}");
     assert!(!node.stderr().contains("rp_test_"));
     node.signal("INT");
