@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use ringproof::call::assurance::Assurance;
 use ringproof::call::event::{CallerSource, TrunkId};
 use ringproof::call::trunk::{DidSource, Forwarded, Reject, Restricted, Scope, Trust};
-use ringproof::config::{ConfigErrors, Configuration, effective, load, parse, warnings};
+use ringproof::config::{ConfigErrors, Configuration, effective, load, parse, reparse, warnings};
 use ringproof::outbox::event::EventType;
 use ringproof::verify::settings::{ApplicationId, Rate};
 use secrecy::ExposeSecret;
@@ -206,6 +206,58 @@ fn what_is_too_many_is_told() {
     let peers = SHIPPED.replace("\"127.0.0.0/8\"", &networks.join(", "));
     let errors = read(&peers).unwrap_err().to_string();
     assert!(errors.contains("4098 peers are too many; at most 4096") && errors.lines().count() == 1, "{errors}");
+}
+
+#[test]
+fn what_only_a_restart_changes_is_told_all_at_once_with_its_place() {
+    let running = read(SHIPPED).unwrap();
+    let changed = SHIPPED
+        .replace("data_dir = \"ringproof-data\"", "data_dir = \"elsewhere\"")
+        .replace("listen = [\"udp://127.0.0.1:5060\"]", "listen = [\"udp://127.0.0.1:5061\"]")
+        .replace("# workers       = 0", "workers       = 77")
+        .replace("# recent_calls  = 1048576", "recent_calls  = 2048")
+        .replace("127.0.0.1:8080", "127.0.0.1:8081")
+        .replace("127.0.0.1:9090", "127.0.0.1:9091");
+    let errors = reparse(&changed, "config.toml", &env, &running).unwrap_err();
+    let shown = errors.to_string();
+    let line = |text: &str| changed.lines().position(|line| line.contains(text)).unwrap() + 1;
+    for (key, was, changed) in [
+        ("node.data_dir", "\"ringproof-data\"", "\"elsewhere\""),
+        ("sip.listen", "[\"udp://127.0.0.1:5060\"]", "127.0.0.1:5061"),
+        ("sip.workers", &running.sip.workers.to_string(), "= 77"),
+        ("sip.recent_calls", "1048576", "= 2048"),
+        ("api.listen", "\"127.0.0.1:8080\"", "8081"),
+        ("admin.listen", "\"127.0.0.1:9090\"", "9091"),
+    ] {
+        let told = shown.lines().find(|told| told.contains(key)).unwrap_or_else(|| panic!("{key}: {shown}"));
+        let begin = format!("config.toml:{}:", line(changed));
+        assert!(told.starts_with(&begin) && told.contains(&format!("`{key}` was {was} when")), "{told}");
+    }
+    assert_eq!(errors.faults().len(), 6, "{shown}");
+    // Other faults are told beside them.
+    let broken = changed.replace("country = \"SA\"", "country = \"XX\"");
+    assert_eq!(reparse(&broken, "config.toml", &env, &running).unwrap_err().faults().len(), 7);
+    // A key that is taken out is a change as well, and is told at its section.
+    let without = SHIPPED.replace("listen = \"127.0.0.1:8080\"", "# listen = \"127.0.0.1:8080\"");
+    let other = read(&SHIPPED.replace(":8080", ":8085")).unwrap();
+    let errors = reparse(&without, "config.toml", &env, &other).unwrap_err().to_string();
+    assert!(errors.contains("`api.listen` was \"127.0.0.1:8085\"") && errors.lines().count() == 1, "{errors}");
+}
+
+#[test]
+fn what_a_reload_changes_is_no_fault() {
+    let running = read(&full()).unwrap();
+    let changed = full()
+        .replace("drain_seconds = 0", "drain_seconds = 7")
+        .replace("name = \"edge_2\"", "name = \"edge-3\"")
+        .replace("192.0.2.0/24", "198.51.100.0/24")
+        .replace("ttl_seconds = 300", "ttl_seconds = 60")
+        .replace("\"udp://0.0.0.0:5060\", \"udp://[::]:5060\"", "\"udp://[::]:5060\", \"udp://0.0.0.0:5060\"")
+        .replace("\"36h\"", "\"3d\"")
+        .replace("env:ADMIN_TOKEN", "another");
+    let next = reparse(&changed, "config.toml", &env, &running).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!((next.sip.drain, next.retention), (Duration::from_secs(7), Duration::from_hours(72)));
+    assert_eq!(next.verify.applications[1].ttl, Duration::from_mins(1));
 }
 
 #[test]

@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::errors::Span;
 use super::fault::{Fault, Quoted};
 use super::section::{Section, Shape, Word};
-use super::{ApiKey, Configuration, TrunkExtras, application, listener, name, number, reference, trunk};
+use super::{ApiKey, Configuration, TrunkExtras, application, effective, listener, name, number, reference, trunk};
+use crate::call::dialplan::NumberFormat;
 use crate::call::event::TrunkId;
 use crate::call::trunk::Trunk;
 use crate::verify::settings::{ApplicationId, MAX_PENDING, Numbers, Settings};
@@ -51,11 +52,19 @@ pub(super) fn read(root: &Section<'_>) -> Option<Configuration> {
     let max_pending = store.integer("max_pending", 1..=MOST_PENDING).and_then(|count, _| Some(u64::from(count)));
     let retention = retention(&root.table("retention", &RETENTION_SHAPE));
 
+    let place = data_dir.place(&node.span);
+    let data_dir = data_dir.or(PathBuf::from("ringproof-data"));
+    if let Some(data_dir) = &data_dir {
+        node.stays(&place, "node.data_dir", data_dir, |running| {
+            (running.data_dir.clone(), effective::text(&running.data_dir.to_string_lossy()))
+        });
+    }
+
     engine.or(())?;
     let (listeners, trunks, applications) = (listeners?, trunks?, applications?);
     let mut configuration = Configuration {
         node_name: node_name.or(Word { text: "edge-1", span: 0..0 })?.text.to_owned(),
-        data_dir: data_dir.or(PathBuf::from("ringproof-data"))?,
+        data_dir: data_dir?,
         sip: listeners.sip,
         trunks: Vec::new(),
         peers: Vec::new(),
@@ -85,6 +94,9 @@ pub(super) fn read(root: &Section<'_>) -> Option<Configuration> {
     {
         // Each test call brings a dialplan of its own.
         let built_in = Trunk::sandbox(first.dialplan.clone());
+        // Nobody sets these for it, but places are shared by all lists of trunks.
+        let extras = TrunkExtras { number_format: NumberFormat::Auto, allow_loopback: false };
+        configuration.trunk_extras.push(extras);
         configuration.verify.trunks.push(built_in.name.clone());
         configuration.trunks.push(built_in);
     }

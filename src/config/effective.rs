@@ -28,6 +28,9 @@ pub fn effective(configuration: &Configuration) -> String {
     page.key("drain_seconds", configuration.sip.drain.as_secs());
 
     for ((trunk, extras), place) in configuration.trunks.iter().zip(&configuration.trunk_extras).zip(0..) {
+        if trunk.name == Trunk::SANDBOX {
+            continue;
+        }
         let peers = configuration.peers.iter().filter(|(_, owner)| *owner == TrunkId(place));
         write_trunk(&mut page, trunk, *extras, list(peers.map(|(network, _)| text(&network.to_string()))));
     }
@@ -181,11 +184,11 @@ fn short(time: Duration) -> String {
     format!("{}{letter}", seconds / unit)
 }
 
-fn text(text: &str) -> String {
+pub(super) fn text(text: &str) -> String {
     toml::Value::from(text).to_string()
 }
 
-fn list(items: impl Iterator<Item = String>) -> String {
+pub(super) fn list(items: impl Iterator<Item = String>) -> String {
     format!("[{}]", items.collect::<Vec<_>>().join(", "))
 }
 

@@ -26,6 +26,12 @@ pub enum Fault {
     NotText { offset: usize },
     #[error("{} more faults are not shown; correct these first", .count)]
     More { count: usize },
+    #[error("`{key}` was {was} when the node was started, and only a restart changes it; write that again, or restart")]
+    NeedsRestart { key: &'static str, was: String },
+    #[error(
+        "with this file {count} {what} would have been in use since the node was started, and {max} are possible; restart to forget those that are gone"
+    )]
+    NoPlaceLeft { what: &'static str, count: usize, max: usize },
     #[error("this is no TOML: {message}")]
     Syntax { message: String },
     #[error("this is no value; a text stands in quotes, such as `\"edge-1\"`")]

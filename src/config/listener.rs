@@ -1,14 +1,15 @@
 //! `[sip]`, `[api]` and `[admin]`: where the node listens, and what goes with it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::SipSettings;
 use super::errors::Span;
 use super::fault::{Fault, Quoted};
 use super::section::{Section, Shape, Word};
+use super::{Configuration, SipSettings, effective};
 
 /// Most addresses in `sip.listen`.
 const MAX_LISTENERS: usize = 16;
@@ -52,9 +53,11 @@ pub(super) fn read(root: &Section<'_>) -> Option<Listeners> {
     section.later("tls");
     section.later("public_url");
     let api = address(&section, 8080);
+    stays(&section, "api.listen", api.as_ref(), |running| running.api_listen);
 
     let section = root.table("admin", &ADMIN);
     let admin = address(&section, 9090);
+    stays(&section, "admin.listen", admin.as_ref(), |running| running.admin_listen);
     let token = token(&section);
     if let Some((address, span)) = &admin
         && !address.ip().is_loopback()
@@ -95,18 +98,63 @@ fn sip(section: &Section<'_>) -> Option<SipSettings> {
         }
         whole.then(|| found.into_iter().map(|(address, _)| address).collect())
     });
+    let place = listen.place(&section.span);
+    let listen = listen.or(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 5060))]);
+    if let Some(listen) = &listen {
+        section.stays(&place, "sip.listen", &sorted(listen), |running| {
+            let shown = running.sip.listen.iter().map(|address| effective::text(&format!("udp://{address}")));
+            (sorted(&running.sip.listen), effective::list(shown))
+        });
+    }
     let workers = section.integer("workers", 0..=1024);
+    let place = workers.place(&section.span);
+    let workers = workers.or(0).map(|count| if count == 0 { cores() } else { count as usize });
+    if let Some(workers) = &workers {
+        section.stays(&place, "sip.workers", workers, |running| (running.sip.workers, running.sip.workers.to_string()));
+    }
     let recent_calls = section.integer("recent_calls", 1024..=16_777_216);
+    let place = recent_calls.place(&section.span);
+    let recent_calls = recent_calls.or(1_048_576).map(|count| count as usize);
+    if let Some(recent_calls) = &recent_calls {
+        section.stays(&place, "sip.recent_calls", recent_calls, |running| {
+            (running.sip.recent_calls, running.sip.recent_calls.to_string())
+        });
+    }
     let drain = section.integer("drain_seconds", 0..=3600);
     Some(SipSettings {
-        listen: listen.or(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 5060))])?,
-        workers: match workers.or(0)? {
-            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            count => count as usize,
-        },
-        recent_calls: recent_calls.or(1_048_576)? as usize,
+        listen: listen?,
+        workers: workers?,
+        recent_calls: recent_calls?,
         drain: Duration::from_secs(drain.or(30)?.into()),
     })
+}
+
+/// The same listeners in another order are no change.
+fn sorted(listen: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut sorted = listen.to_vec();
+    sorted.sort_unstable();
+    sorted
+}
+
+/// The cores of this machine. Asked once: what the process may use can change while it runs, and `workers = 0` should
+/// not seem to have changed with it.
+fn cores() -> usize {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
+}
+
+fn stays(
+    section: &Section<'_>,
+    key: &'static str,
+    read: Option<&(SocketAddr, Span)>,
+    running: impl FnOnce(&Configuration) -> SocketAddr,
+) {
+    if let Some((address, span)) = read {
+        section.stays(span, key, address, |configuration| {
+            let was = running(configuration);
+            (was, effective::text(&was.to_string()))
+        });
+    }
 }
 
 fn udp(section: &Section<'_>, word: &Word<'_>) -> Option<SocketAddr> {

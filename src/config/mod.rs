@@ -13,6 +13,7 @@ mod listener;
 mod name;
 mod nearest;
 mod number;
+mod places;
 mod reference;
 mod reject;
 mod secret;
@@ -42,7 +43,8 @@ use crate::webhook::settings::Endpoint;
 /// Largest configuration file in bytes.
 const MAX_FILE: u64 = 4 * 1024 * 1024;
 
-/// Everything that the file says, in each module's own terms.
+/// Everything that the file says, in each module's own terms. After a reload it has entries for trunks and applications
+/// that are gone as well.
 #[derive(Debug)]
 pub struct Configuration {
     /// `node.name`.
@@ -51,7 +53,8 @@ pub struct Configuration {
     pub data_dir: PathBuf,
     /// `[sip]`.
     pub sip: SipSettings,
-    /// By [`TrunkId`]: 1 to 64, and behind them the built-in one where there is a sandbox application.
+    /// By [`TrunkId`]: 1 to 64 that have peers, the built-in one where there is a sandbox application, and those that
+    /// are gone since the start.
     pub trunks: Vec<Trunk>,
     /// Networks of the trunks, no two alike. The longest prefix wins.
     pub peers: Vec<(IpNet, TrunkId)>,
@@ -110,7 +113,7 @@ pub fn load(path: &Path) -> Result<Configuration, ConfigErrors> {
     let name = path.display().to_string();
     let text = read_text(path).map_err(|fault| ConfigErrors::whole(&name, fault))?;
     let directory = path.parent().unwrap_or(Path::new("")).to_owned();
-    read(&text, &name, directory, &|name| std::env::var(name).ok())
+    read(&text, &name, directory, &|name| std::env::var(name).ok(), None)
 }
 
 /// Reads `text`, the content of a file called `file_name`. Paths of secrets are relative to that file; `env` looks up
@@ -120,13 +123,41 @@ pub fn load(path: &Path) -> Result<Configuration, ConfigErrors> {
 /// As [`load`].
 pub fn parse(text: &str, file_name: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Configuration, ConfigErrors> {
     let directory = Path::new(file_name).parent().unwrap_or(Path::new("")).to_owned();
-    read(text, file_name, directory, env)
+    read(text, file_name, directory, env, None)
+}
+
+/// Reads the file at `path` for a node that runs with `running`. What was there keeps its place, so that places go on to
+/// mean what they meant; what is gone keeps its entry, without peers, numbers, keys and webhooks.
+///
+/// # Errors
+/// As [`load`], and each change that only a restart makes.
+pub fn reload(path: &Path, running: &Configuration) -> Result<Configuration, ConfigErrors> {
+    let name = path.display().to_string();
+    let text = read_text(path).map_err(|fault| ConfigErrors::whole(&name, fault))?;
+    reparse(&text, &name, &|name| std::env::var(name).ok(), running)
+}
+
+/// As [`reload`], of `text`, the content of a file called `file_name`; see [`parse`].
+///
+/// # Errors
+/// As [`reload`].
+pub fn reparse(
+    text: &str,
+    file_name: &str,
+    env: &dyn Fn(&str) -> Option<String>,
+    running: &Configuration,
+) -> Result<Configuration, ConfigErrors> {
+    let directory = Path::new(file_name).parent().unwrap_or(Path::new("")).to_owned();
+    let fresh = read(text, file_name, directory, env, Some(running))?;
+    places::keep(fresh, running).map_err(|fault| ConfigErrors::whole(file_name, fault))
 }
 
 /// What is allowed and yet deserves a second look, one line each.
 #[must_use]
 pub fn warnings(configuration: &Configuration) -> Vec<String> {
-    let public = configuration.trunks.iter().filter(|trunk| trunk.path == crate::call::trunk::Path::Public);
+    let in_use = |id: TrunkId| configuration.peers.iter().any(|(_, owner)| *owner == id);
+    let trunks = configuration.trunks.iter().zip((0..).map(TrunkId)).filter(|(_, id)| in_use(*id));
+    let public = trunks.map(|(trunk, _)| trunk).filter(|trunk| trunk.path == crate::call::trunk::Path::Public);
     let mut warnings: Vec<String> = public
         .map(|trunk| {
             let name = &trunk.name;
@@ -158,9 +189,11 @@ fn read(
     file_name: &str,
     directory: PathBuf,
     env: &dyn Fn(&str) -> Option<String>,
+    running: Option<&Configuration>,
 ) -> Result<Configuration, ConfigErrors> {
     let (table, errors) = DeTable::parse_recoverable(text);
-    let reading = section::Reading { faults: errors::Faults::new(text), secrets: secret::Sources { env, directory } };
+    let secrets = secret::Sources { env, directory };
+    let reading = section::Reading { running, faults: errors::Faults::new(text), secrets };
     let configuration = {
         let root = section::Section::new(table.get_ref(), 0..0, &document::ROOT, &reading);
         document::read(&root)

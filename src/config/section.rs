@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::Configuration;
 use super::errors::{Faults, Span};
 use super::fault::{Fault, Quoted};
 use super::nearest::nearest;
@@ -16,6 +17,8 @@ use super::secret::Sources;
 
 /// What a whole reading shares.
 pub(super) struct Reading<'c> {
+    /// The configuration of the node that runs, at a reload.
+    pub running: Option<&'c Configuration>,
     /// What is wrong so far.
     pub faults: Faults<'c>,
     /// Where secrets are kept outside the file.
@@ -57,6 +60,11 @@ impl<T> Entry<T> {
             Self::Broken => None,
             Self::Read(value, _) => Some(value),
         }
+    }
+
+    /// Where it stands, else `elsewhere`.
+    pub(super) fn place(&self, elsewhere: &Span) -> Span {
+        if let Self::Read(_, span) = self { span.clone() } else { elsewhere.clone() }
     }
 
     /// Reads on; `None` from `read` means that it told a fault.
@@ -388,6 +396,21 @@ impl<'c> Section<'c> {
                 }
                 tables
             }
+        }
+    }
+
+    /// Tells a setting that differs from the node that runs and that only a restart changes. `was` gives the setting of
+    /// that node and how it is written.
+    pub(super) fn stays<T: PartialEq>(
+        &self,
+        span: &Span,
+        key: &'static str,
+        value: &T,
+        was: impl FnOnce(&Configuration) -> (T, String),
+    ) {
+        let Some((running, was)) = self.reading.running.map(was) else { return };
+        if running != *value {
+            self.tell(span, Fault::NeedsRestart { key, was });
         }
     }
 

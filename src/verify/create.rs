@@ -61,13 +61,10 @@ impl Verify {
             core.check_room()?;
         }
         let (minimum, ttl) = script::terms(settings, wish.phone, minimum, wish.ttl)?;
-        let limits = current
-            .limits(application)
-            .count(wish.phone, wish.client_ip)
-            .map_err(|(exceeded, limits)| {
-                core.count_limited(&settings.name, exceeded.name);
-                CreateError::RateLimited { exceeded, limits }
-            })?;
+        let limits = current.limits(application).count(wish.phone, wish.client_ip).map_err(|(exceeded, limits)| {
+            core.count_limited(&settings.name, exceeded.name);
+            CreateError::RateLimited { exceeded, limits }
+        })?;
         let used = core.store.numbers_used(&settings.name, wish.phone, NUMBERS_REMEMBERED).await;
         let used = used.map_err(|error| unavailable(&error))?;
         let superseded = match wish.replaces {

@@ -1,5 +1,6 @@
 //! What the operator configures about applications and the numbers that people call.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::call::assurance::Assurance;
@@ -104,6 +105,8 @@ pub const MAX_PENDING: u64 = 5_000_000;
 pub struct Settings {
     /// By [`ApplicationId`].
     pub applications: Vec<Application>,
+    /// Those of them that a reload has removed: they have no number, and what is pending for them is canceled.
+    pub retired: HashSet<ApplicationId>,
     /// What people call.
     pub numbers: Numbers,
     /// Names of the trunks, by [`TrunkId`].
@@ -115,7 +118,13 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { applications: Vec::new(), numbers: Numbers::default(), trunks: Vec::new(), max_pending: MAX_PENDING }
+        Self {
+            applications: Vec::new(),
+            numbers: Numbers::default(),
+            trunks: Vec::new(),
+            max_pending: MAX_PENDING,
+            retired: HashSet::new(),
+        }
     }
 }
 
