@@ -18,6 +18,11 @@ impl Buckets {
         self.seconds.entry(at.0.div_ceil(1000)).or_default().push(pair);
     }
 
+    /// The pairs of the first second from `from` on that has any.
+    pub fn first_from(&self, from: u64) -> Option<(u64, Vec<PairKey>)> {
+        self.seconds.range(from..).next().map(|(second, pairs)| (*second, pairs.clone()))
+    }
+
     /// Takes out at most `limit` pairs whose second has begun.
     pub fn take_due(&mut self, now: BootTime, limit: usize) -> Vec<PairKey> {
         let mut due = Vec::new();

@@ -48,6 +48,8 @@ pub enum Met {
     Overdue(Pending),
     /// The call's level is too low for this verification.
     TooLow(Pending),
+    /// The verification was begun under settings by which this call's trunk does not bring calls for its number.
+    TooNew(Pending),
     /// The verification has ended, or its window has.
     Rested(Rest),
     /// There is no room for one more call that waits.
@@ -129,13 +131,15 @@ impl Matcher {
         self.buckets.lock().add(rest.known_until(), key);
     }
 
-    /// Judges a call by its pair. `only` is the application that a test call is meant for: pairs of others are nothing
-    /// to it. `enter` is asked for room for one more call that waits.
+    /// Judges a call by its pair. `newest` is the last generation of settings by which the call may come. `only` is
+    /// the application that a test call is meant for: pairs of others are nothing to it. `enter` is asked for room for
+    /// one more call that waits.
     pub fn meet(
         &self,
         key: PairKey,
         now: BootTime,
         level: Assurance,
+        newest: u32,
         only: Option<u16>,
         enter: impl FnOnce() -> bool,
     ) -> Met {
@@ -147,6 +151,7 @@ impl Matcher {
                 *entry = State::Ending(pending);
                 Met::Overdue(pending)
             }
+            State::Pending(pending) if pending.generation > newest => Met::TooNew(pending),
             State::Pending(pending) if level < pending.minimum => Met::TooLow(pending),
             State::Pending(pending) => {
                 if !enter() {
@@ -191,6 +196,25 @@ impl Matcher {
             }
             _ => EndMet::Gone,
         }
+    }
+
+    /// Begins to end the verification that a pair is pending for, if it is one of those `wanted`. `Busy` where a call or
+    /// another end has it.
+    pub fn begin_end_of(&self, key: PairKey, wanted: impl Fn(&Pending) -> bool) -> EndMet {
+        let state = self.pairs.get(&key).map(|state| *state);
+        match state {
+            Some(State::Claiming(pending) | State::Ending(pending)) if wanted(&pending) => EndMet::Busy,
+            // Most are not wanted, and looking hinders nobody.
+            Some(State::Pending(pending)) if wanted(&pending) => self.begin_end(key, pending.id, || ()),
+            _ => EndMet::Gone,
+        }
+    }
+
+    /// The pairs that want to be looked at in the first second from `from` on in which there are any, and that second,
+    /// counted as [`BootTime`]. All pairs with a pending verification are among those of some second.
+    #[must_use]
+    pub fn due_from(&self, from: u64) -> Option<(u64, Vec<PairKey>)> {
+        self.buckets.lock().first_from(from)
     }
 
     /// Ends a claim or an end that committed: the pair rests. `leave` runs under the same hold and its result is

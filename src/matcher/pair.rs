@@ -43,6 +43,8 @@ pub struct Pending {
     pub minimum: Assurance,
     /// The number to be called.
     pub number: E164,
+    /// Which settings it was begun under, counted from the start of the node.
+    pub generation: u32,
 }
 
 impl Pending {

@@ -93,6 +93,7 @@ impl Core {
     ) {
         let Ok(verification) = result else {
             let waiters = self.matcher.undo(key, pending.id, || self.claims.leave(key));
+            self.heed_retirement(pending.application);
             return tell(waiters, Outcome::Failed);
         };
         let now = (self.clock.boot)();

@@ -10,6 +10,7 @@ use ulid::Ulid;
 
 use super::claims::{Outcome, Waiter, tell};
 use super::idempotency::{Begun, unavailable};
+use super::in_force::InForce;
 use super::request::{Answer, CreateError, Idempotency, NewVerification, RequestError};
 use super::settings::ApplicationId;
 use super::{Core, Verify, script};
@@ -77,8 +78,8 @@ impl Verify {
 
         // From here on nothing waits: what is taken is settled by the commit, whether or not the client still listens.
         let id = VerificationId(Ulid::generate());
-        let number = core.take_number(application, wish.phone, id, &used, superseded.as_ref());
-        let number = match number {
+        let current = core.current.get();
+        let number = match core.take_number(&current, application, wish.phone, id, &used, superseded.as_ref()) {
             Ok(number) => number,
             Err(error) => {
                 core.keep(superseded.as_ref());
@@ -87,7 +88,8 @@ impl Verify {
         };
         let now = (core.clock.utc)();
         let deadline = (core.clock.boot)().plus(ttl);
-        let pending = Pending { id, deadline, application: application.0, live: settings.live, minimum, number };
+        let (application, live, generation) = (application.0, settings.live, current.generation.0);
+        let pending = Pending { id, deadline, application, live, minimum, number, generation };
         let verification = Verification {
             id,
             application: settings.name.clone(),
@@ -179,6 +181,7 @@ impl Core {
                 }
             }
         };
+        self.heed_retirement(pending.application);
         tell(waiters, Outcome::Durable);
         self.plan_call(phone, &pending);
     }
@@ -187,6 +190,7 @@ impl Core {
     fn keep(&self, superseded: Option<&Superseded>) {
         if let Some(old) = superseded {
             let waiters = self.matcher.undo(old.key, old.pending.id, || self.claims.leave(old.key));
+            self.heed_retirement(old.pending.application);
             tell(waiters, Outcome::Failed);
         }
     }
@@ -229,13 +233,13 @@ impl Core {
     /// longest ago.
     fn take_number(
         &self,
+        current: &InForce,
         application: ApplicationId,
         phone: E164,
         id: VerificationId,
         used: &[E164],
         superseded: Option<&Superseded>,
     ) -> Result<E164, CreateError> {
-        let current = self.current.get();
         let ranges: Vec<_> = current.settings.numbers.of(application).collect();
         let limits = current.limits(application);
         let total: u64 = ranges.iter().map(|range| u64::from(range.count)).sum();
@@ -269,22 +273,18 @@ impl Core {
             .filter_map(|_| nth(random.random_range(0..total)))
             .find(|number| !recent.contains(number) && take(number));
         let start = random.random_range(0..total);
+        let mine = |number: &&E164| {
+            let range = current.settings.numbers.find(**number);
+            range.is_some_and(|range| range.applications.contains(&application))
+        };
         let number = picked
             .or_else(|| {
                 let all = (0..total).filter_map(|step| nth((start + step) % total));
                 all.filter(|number| !recent.contains(number)).find(take)
             })
-            .or_else(|| {
-                let mine = |number: &&E164| {
-                    current
-                        .settings
-                        .numbers
-                        .find(**number)
-                        .is_some_and(|range| range.applications.contains(&application))
-                };
-                used.iter().rev().filter(mine).copied().find(take)
-            })
-            .or_else(|| superseded.map(|old| old.pending.number));
+            .or_else(|| used.iter().rev().filter(mine).copied().find(take))
+            // What ends for this one leaves its number, if that is still one to be shown.
+            .or_else(|| superseded.map(|old| old.pending.number).filter(|number| mine(&number)));
         number.ok_or_else(|| {
             limits.free_place(phone);
             CreateError::PhoneBusy { retry_after: self.first_free(&ranges, phone, used, now) }

@@ -19,7 +19,7 @@ const TICK: Duration = Duration::from_millis(200);
 
 /// Most expiries that are given to the store at once; the next chunk follows when this one is committed, so that
 /// calls and creations find the store free in between.
-const CHUNK: usize = 1_000;
+pub(super) const CHUNK: usize = 1_000;
 
 /// How often records that are too old are removed and limits forget idle phones.
 const TIDY: Duration = Duration::from_mins(1);
@@ -59,30 +59,35 @@ impl Core {
             if expired.ended.is_empty() {
                 continue;
             }
-            let at = (self.clock.utc)();
-            let steps = expired.ended.iter().map(|(_, pending)| expire(*pending, at)).collect();
-            let (done, over) = oneshot::channel();
-            let keeper = Arc::clone(self);
-            self.store.expire(steps, move |results| {
-                let failed = results.iter().any(Result::is_err);
-                for ((key, pending), result) in expired.ended.into_iter().zip(results) {
-                    keeper.ended(key, pending, None, Status::Expired, &result);
-                }
-                // Nobody listens any more when the node stops.
-                let _ = done.send(failed);
-            });
             // What failed is due at once again: the store gets a tick's time to recover.
-            if over.await.unwrap_or(true) {
+            if !self.end_all(expired.ended, Status::Expired).await {
                 break;
             }
         }
         self.gauges();
     }
 
+    /// Ends verifications that nobody waits for, whose pairs are `Ending`. Whether all of it is on disk.
+    pub(super) async fn end_all(self: &Arc<Self>, ended: Vec<(PairKey, Pending)>, status: Status) -> bool {
+        let at = (self.clock.utc)();
+        let steps = ended.iter().map(|(_, pending)| end(*pending, status, at)).collect();
+        let (done, over) = oneshot::channel();
+        let keeper = Arc::clone(self);
+        self.store.expire(steps, move |results| {
+            let stored = results.iter().all(Result::is_ok);
+            for ((key, pending), result) in ended.into_iter().zip(results) {
+                keeper.ended(key, pending, None, status, &result);
+            }
+            // Nobody listens any more when the node stops.
+            let _ = done.send(stored);
+        });
+        over.await.unwrap_or(false)
+    }
+
     /// Ends one window that is over, ahead of its turn, and only then records the late call that showed it.
     pub(super) fn expire_now(self: &Arc<Self>, key: PairKey, pending: Pending, late: Option<Note>) {
         let keeper = Arc::clone(self);
-        self.store.end(expire(pending, (self.clock.utc)()), move |result| {
+        self.store.end(end(pending, Status::Expired, (self.clock.utc)()), move |result| {
             keeper.ended(key, pending, None, Status::Expired, &result);
             if let (Ok(_), Some(late)) = (result, late) {
                 keeper.record(late);
@@ -100,10 +105,10 @@ impl Core {
     }
 }
 
-fn expire(pending: Pending, at: SystemTime) -> End {
+fn end(pending: Pending, status: Status, at: SystemTime) -> End {
     End {
         verification: pending.id,
-        status: Status::Expired,
+        status,
         reasons: Reasons::NONE,
         event: EventId(Ulid::generate()),
         at,

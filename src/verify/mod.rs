@@ -7,6 +7,7 @@ mod cancel;
 pub mod claims;
 pub mod clock;
 mod create;
+pub mod earlier;
 mod expiry;
 mod idempotency;
 mod in_force;
@@ -14,6 +15,7 @@ pub mod limits;
 pub mod recent_calls;
 mod recover;
 pub mod request;
+mod retire;
 pub mod script;
 pub mod settings;
 mod take_call;
@@ -23,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use tokio::sync::Notify;
 
 use crate::e164::E164;
 use crate::matcher::index::Matcher;
@@ -33,7 +36,9 @@ use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
 use claims::Claims;
 use clock::Clock;
+use earlier::TooManyChanges;
 use in_force::Current;
+pub use in_force::NextSettings;
 use recent_calls::RecentCalls;
 pub use recover::Restored;
 use request::RequestError;
@@ -63,6 +68,8 @@ struct Core {
     running: Arc<idempotency::Running>,
     notes: DefaultDirectRateLimiter,
     plan: script::Plan,
+    /// Something may be pending for an application that is gone.
+    retired: Notify,
 }
 
 impl Verify {
@@ -83,6 +90,7 @@ impl Verify {
             claims: Claims::default(),
             plan: script::Plan::default(),
             running: Arc::default(),
+            retired: Notify::new(),
             current: Current::new(settings, &metrics),
             secret,
             clock,
@@ -108,16 +116,26 @@ impl Verify {
         Ok(row.filter(|row| row.application == core.current.load().settings.application(application).name))
     }
 
-    /// Puts other settings in force. Places of applications and trunks must mean what they meant before; what is
-    /// pending keeps its window and level.
-    pub fn replace_settings(&self, settings: Settings) {
-        self.core.current.replace(settings, &self.core.metrics);
+    /// Makes other settings ready to be put in force. Places of applications and trunks must mean what they meant
+    /// before.
+    ///
+    /// # Errors
+    /// [`TooManyChanges`]: the operator may try again later.
+    pub fn prepare_settings(&self, settings: Settings) -> Result<NextSettings, TooManyChanges> {
+        self.core.current.prepare(settings, (self.core.clock.boot)(), &self.core.metrics)
+    }
+
+    /// Puts other settings in force. What is pending keeps its window, its level and the trunks of its number; for
+    /// applications that are gone it is canceled, by [`Verify::run_retirement`].
+    pub fn replace_settings(&self, next: NextSettings) {
+        self.core.current.replace(next);
+        self.core.retired.notify_one();
     }
 
     /// Whether a number is one that people call.
     #[must_use]
     pub fn is_own(&self, number: E164) -> bool {
-        self.core.current.load().settings.numbers.find(number).is_some()
+        self.core.current.load().is_own(number, self.core.clock.boot)
     }
 }
 
@@ -127,7 +145,7 @@ impl Core {
     }
 
     fn cool_down(&self, number: E164) -> Duration {
-        self.current.load().settings.numbers.find(number).map_or(Duration::ZERO, |range| range.cool_down)
+        self.current.load().cool_down(number)
     }
 }
 

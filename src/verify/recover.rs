@@ -78,6 +78,7 @@ impl Verify {
                 live: row.livemode,
                 minimum: row.minimum_assurance,
                 number: row.number,
+                generation: current.generation.0,
             };
             current.limits(ApplicationId(application)).restore_place(row.phone);
             core.matcher.activate(core.pair(row.phone, row.number), pending, || ());

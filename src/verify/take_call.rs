@@ -6,7 +6,7 @@ use ulid::Ulid;
 
 use super::claims::{Notify, Waiter};
 use super::recent_calls::Seen;
-use super::settings::{ApplicationId, NumberRange};
+use super::settings::ApplicationId;
 use super::{Core, Verify};
 use crate::call::assurance::{Assurance, Reason, Reasons};
 use crate::call::event::{CallEvent, CallRecordId};
@@ -90,11 +90,12 @@ impl Core {
     ) -> Judged {
         let refused = |outcome| Judged::refused(event, outcome);
         let current = self.current.load();
-        let range = event.dialled.and_then(|dialled| current.settings.numbers.find(dialled));
-        // To a test call the numbers of other applications are nothing.
-        let serves =
-            |range: &&NumberRange| event.only.is_none_or(|tester| range.applications.contains(&ApplicationId(tester)));
-        let (Some(range), Some(dialled)) = (range.filter(serves), event.dialled) else {
+        let serves = |dialled: &E164| match (event.only, current.settings.numbers.find(*dialled)) {
+            // To a test call the numbers of other applications are nothing.
+            (Some(tester), Some(range)) => range.applications.contains(&ApplicationId(tester)),
+            _ => current.is_own(*dialled, || now),
+        };
+        let Some(dialled) = event.dialled.filter(serves) else {
             return refused(CallOutcome::UnknownNumber);
         };
         let Some(caller) = event.caller else {
@@ -105,14 +106,16 @@ impl Core {
             };
         };
         let key = self.pair(caller, dialled);
-        if event.only.is_none() && !range.trunks.contains(&event.trunk) {
+        // A test call may come for every number of its application.
+        let served = current.served(dialled, event.trunk, now).map(|newest| newest.0);
+        let Some(newest) = served.or(event.only.map(|_| u32::MAX)) else {
             let refused = refused(CallOutcome::WrongTrunk);
             let reasons = Reasons::of(Reason::WrongTrunk);
             return match self.matcher.pending(key, now, None) {
                 Some(pending) => self.note(refused, pending.id, EventType::CallReceived, event, reasons, seen),
                 None => refused,
             };
-        }
+        };
         let enter = || {
             if !self.claims.has_room() {
                 return false;
@@ -124,7 +127,7 @@ impl Core {
             }
             true
         };
-        match self.matcher.meet(key, now, event.assurance, event.only, enter) {
+        match self.matcher.meet(key, now, event.assurance, newest, event.only, enter) {
             Met::Won(pending) => {
                 let record = self.claim(key, pending, event);
                 let judged = refused(CallOutcome::Matched);
@@ -132,6 +135,11 @@ impl Core {
             }
             Met::Joined => Judged { taken: Taken::Wait, ..refused(CallOutcome::Repeated) },
             Met::NoRoom => Judged { taken: Taken::Unavailable, ..refused(CallOutcome::Overload) },
+            Met::TooNew(pending) => {
+                let reasons = Reasons::of(Reason::WrongTrunk);
+                let refused = refused(CallOutcome::WrongTrunk);
+                self.note(refused, pending.id, EventType::CallReceived, event, reasons, seen)
+            }
             Met::TooLow(pending) => {
                 // A contrary sign is reason enough; without one it is the level that lacks.
                 let low = event.assurance > Assurance::D;

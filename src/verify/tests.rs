@@ -36,6 +36,9 @@ macro_rules! clock {
     }};
 }
 
+// Behind the macro that it uses.
+mod reload;
+
 #[tokio::test]
 async fn a_call_verifies_and_the_pair_then_rests() {
     let mut rig = Rig::new(clock!(), 1);
@@ -327,24 +330,7 @@ impl Rig {
     }
 
     fn over(folder: TempDir, (now, clock): (&'static AtomicU64, Clock), numbers: u32, cool_down: Duration) -> Self {
-        let settings = Settings {
-            applications: vec![Application {
-                name: "demo".to_owned(),
-                live: false,
-                ttl: Duration::from_mins(2),
-                minimum_assurance: Assurance::C,
-                limits: Limits { pending_per_phone: 2, ..Limits::default() },
-            }],
-            numbers: Numbers::new(vec![NumberRange {
-                first: number(),
-                count: numbers,
-                trunks: vec![TrunkId(0)],
-                applications: vec![DEMO],
-                cool_down,
-            }]),
-            trunks: vec!["local".to_owned(), "sandbox".to_owned()],
-            ..Settings::default()
-        };
+        let settings = settings(numbers, cool_down);
         let subscription = Subscription {
             application: "demo".to_owned(),
             endpoint: EndpointId("demo".into()),
@@ -414,6 +400,28 @@ impl Rig {
             }
         })
         .await;
+    }
+}
+
+/// One application, one trunk, so many numbers.
+fn settings(numbers: u32, cool_down: Duration) -> Settings {
+    Settings {
+        applications: vec![Application {
+            name: "demo".to_owned(),
+            live: false,
+            ttl: Duration::from_mins(2),
+            minimum_assurance: Assurance::C,
+            limits: Limits { pending_per_phone: 2, ..Limits::default() },
+        }],
+        numbers: Numbers::new(vec![NumberRange {
+            first: number(),
+            count: numbers,
+            trunks: vec![TrunkId(0)],
+            applications: vec![DEMO],
+            cool_down,
+        }]),
+        trunks: vec!["local".to_owned(), "sandbox".to_owned()],
+        ..Settings::default()
     }
 }
 
