@@ -9,9 +9,10 @@ use ringproof::api::key;
 use ringproof::config::{self, ConfigErrors, Configuration};
 use ringproof::doctor::{self, Clocks};
 use ringproof::e164::E164;
-use ringproof::engine::{clock, examined, serve};
+use ringproof::engine::{Signals, clock, examined, serve};
 use ringproof::telemetry::log;
 use secrecy::ExposeSecret;
+use tokio::runtime::Runtime;
 
 /// Wrong use or wrong configuration.
 const MISUSE: u8 = 2;
@@ -26,7 +27,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the node: print a line for each listener, then `ready`. SIGTERM drains and stops.
+    /// Run the node: print a line for each listener, then `ready`. SIGTERM drains and stops, SIGHUP reloads.
     Serve(ConfigFile),
     /// Check the configuration file and print the settings in effect, secrets masked.
     Check(ConfigFile),
@@ -64,7 +65,7 @@ enum KeyCommand {
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Serve(file) => with_configuration(&file, run),
+        Command::Serve(file) => run(&file),
         Command::Check(file) => with_configuration(&file, |configuration| {
             print!("{}", config::effective(&configuration));
             for warning in config::warnings(&configuration) {
@@ -89,7 +90,23 @@ fn with_configuration(file: &ConfigFile, work: impl FnOnce(Configuration) -> Exi
     }
 }
 
-fn run(configuration: Configuration) -> ExitCode {
+fn run(file: &ConfigFile) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&format!("the system gives no threads: {error}")),
+    };
+    // Before anything takes time: a SIGHUP during the start is a reload after it, not the end of the process.
+    let signals = {
+        let _context = runtime.enter();
+        Signals::new()
+    };
+    match signals {
+        Ok(signals) => with_configuration(file, |configuration| run_with(file, configuration, signals, runtime)),
+        Err(error) => failed(&format!("the system refuses a signal handler: {error}")),
+    }
+}
+
+fn run_with(file: &ConfigFile, configuration: Configuration, signals: Signals, runtime: Runtime) -> ExitCode {
     if let Err(error) = log::init() {
         eprintln!(
             "RINGPROOF_LOG is not a filter ({error}); write for example RINGPROOF_LOG=info or ringproof::webhook=debug"
@@ -99,11 +116,7 @@ fn run(configuration: Configuration) -> ExitCode {
     for warning in config::warnings(&configuration) {
         tracing::warn!("{warning}");
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return failed(&format!("the system gives no threads: {error}")),
-    };
-    let served = runtime.block_on(serve(configuration));
+    let served = runtime.block_on(serve(&file.config, configuration, signals));
     // A thread that hangs in a read or write of a sick disk must not hold the process.
     runtime.shutdown_background();
     match served {

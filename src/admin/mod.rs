@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use axum::Router;
 use axum::extract::State;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
@@ -21,13 +22,32 @@ use crate::telemetry::metrics::Metrics;
 struct Shared {
     metrics: Metrics,
     health: Arc<Health>,
-    /// SHA-256 of the token, so that comparing tells nothing of its length either.
-    token: Option<[u8; 32]>,
+    token: Arc<Token>,
+}
+
+/// The bearer token in force, or that there is none. A reload may replace it.
+pub struct Token {
+    /// SHA-256 of it, so that comparing tells nothing of its length either.
+    hash: ArcSwapOption<[u8; 32]>,
+}
+
+impl Token {
+    /// Asks for `token`, or for none.
+    #[must_use]
+    pub fn new(token: Option<&SecretString>) -> Self {
+        let empty = Self { hash: ArcSwapOption::empty() };
+        empty.replace(token);
+        empty
+    }
+
+    /// Asks for another one from the next request on.
+    pub fn replace(&self, token: Option<&SecretString>) {
+        self.hash.store(token.map(|token| Arc::new(Sha256::digest(token.expose_secret()).into())));
+    }
 }
 
 /// The endpoints as a service; other paths are 404.
-pub fn router(metrics: Metrics, health: Arc<Health>, token: Option<&SecretString>) -> Router {
-    let token = token.map(|token| Sha256::digest(token.expose_secret()).into());
+pub fn router(metrics: Metrics, health: Arc<Health>, token: Arc<Token>) -> Router {
     Router::new()
         .route("/metrics", get(metrics_text))
         .route("/healthz", get(async || "ok\n"))
@@ -37,7 +57,7 @@ pub fn router(metrics: Metrics, health: Arc<Health>, token: Option<&SecretString
 }
 
 async fn metrics_text(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    if shared.token.is_some_and(|token| !is_allowed(&token, &headers)) {
+    if shared.token.hash.load().as_deref().is_some_and(|token| !is_allowed(token, &headers)) {
         let challenge = [(WWW_AUTHENTICATE, "Bearer")];
         return (StatusCode::UNAUTHORIZED, challenge, "send the token as Authorization: Bearer\n").into_response();
     }
@@ -85,7 +105,7 @@ mod tests {
     #[tokio::test]
     async fn readiness_follows_health_and_liveness_does_not() {
         let health = Arc::new(Health::default());
-        let router = router(Metrics::new(), Arc::clone(&health), None);
+        let router = router(Metrics::new(), Arc::clone(&health), Arc::new(Token::new(None)));
         assert_eq!(get(&router, "/readyz", None).await, (503, "text/plain; charset=utf-8".into(), "starting\n".into()));
         assert!(get(&router, "/metrics", None).await.2.contains("\nringproof_ready 0\n"));
         health.set_started();
@@ -99,7 +119,7 @@ mod tests {
 
     #[tokio::test]
     async fn metrics_have_their_media_type() {
-        let router = router(Metrics::new(), Arc::default(), None);
+        let router = router(Metrics::new(), Arc::default(), Arc::new(Token::new(None)));
         let (status, kind, body) = get(&router, "/metrics", None).await;
         assert_eq!((status, kind.as_str()), (200, "text/plain; version=0.0.4; charset=utf-8"));
         assert!(body.contains("ringproof_build_info{version="), "{body}");
@@ -107,13 +127,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_token_guards_the_metrics_alone() {
-        let token = SecretString::from("s3cret");
-        let router = router(Metrics::new(), Arc::default(), Some(&token));
+        let token = Arc::new(Token::new(Some(&SecretString::from("s3cret"))));
+        let router = router(Metrics::new(), Arc::default(), Arc::clone(&token));
         for wrong in [None, Some("Bearer s3cre"), Some("Bearer s3crets"), Some("s3cret"), Some("Basic s3cret")] {
             assert_eq!(get(&router, "/metrics", wrong).await.0, 401, "{wrong:?}");
         }
         assert_eq!(get(&router, "/metrics", Some("Bearer s3cret")).await.0, 200);
         assert_eq!(get(&router, "/healthz", None).await.0, 200);
         assert_eq!(get(&router, "/readyz", None).await.0, 503);
+        token.replace(Some(&SecretString::from("n3w")));
+        assert_eq!(get(&router, "/metrics", Some("Bearer s3cret")).await.0, 401);
+        assert_eq!(get(&router, "/metrics", Some("Bearer n3w")).await.0, 200);
+        token.replace(None);
+        assert_eq!(get(&router, "/metrics", None).await.0, 200);
     }
 }

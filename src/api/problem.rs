@@ -14,10 +14,10 @@ use super::limits;
 use crate::matcher::verification::Status;
 use crate::verify::request::{CancelError, CreateError, LimitState, RequestError};
 
-/// How long a client should stay away from a node that drains.
-const DRAIN: Duration = Duration::from_secs(30);
 /// How long until some windows have ended on a node that is full.
 const FULL: Duration = Duration::from_secs(5);
+/// How long a client should stay away while its application has no number.
+const NO_NUMBER: Duration = Duration::from_secs(30);
 const SOON: Duration = Duration::from_secs(1);
 
 /// What went wrong, as a client's program tells it apart.
@@ -228,7 +228,7 @@ impl From<CreateError> for Problem {
                 Self::new(Code::TooManyPending, detail).retry_after(retry_after)
             }
             CreateError::PhoneBusy { retry_after } => Self::new(Code::PhoneBusy, detail).retry_after(retry_after),
-            CreateError::NoNumber => Self::new(Code::NumberPoolExhausted, detail).retry_after(DRAIN),
+            CreateError::NoNumber => Self::new(Code::NumberPoolExhausted, detail).retry_after(NO_NUMBER),
             CreateError::AssuranceLowered(least) => Self::field(
                 "/minimum_assurance",
                 "assurance_lowered",
@@ -240,7 +240,7 @@ impl From<CreateError> for Problem {
                 format!("{detail}; leave it out, or give the id of the one to be replaced"),
             ),
             CreateError::PendingFull { .. } => Self::new(Code::PendingFull, detail).retry_after(FULL),
-            CreateError::Draining => Self::new(Code::Draining, detail).retry_after(DRAIN),
+            CreateError::Draining { retry_after } => Self::new(Code::Draining, detail).retry_after(retry_after),
             CreateError::Request(error) => error.into(),
         }
     }
@@ -329,7 +329,7 @@ mod tests {
             (CreateError::PhoneBusy { retry_after: Duration::ZERO }, 429, "phone-busy", Some("1")),
             (CreateError::NoNumber, 503, "number_pool_exhausted", Some("30")),
             (CreateError::PendingFull { limit: 5_000_000 }, 503, "pending_full", Some("5")),
-            (CreateError::Draining, 503, "draining", Some("30")),
+            (CreateError::Draining { retry_after: wait }, 503, "draining", Some("3")),
             (CreateError::Request(RequestError::Unavailable), 503, "store_unavailable", Some("1")),
             (CreateError::Request(RequestError::IdempotencyRunning), 409, "idempotency_running", Some("1")),
             (CreateError::Request(RequestError::IdempotencyMismatch), 422, "idempotency_mismatch", None),

@@ -22,6 +22,7 @@ mod syntax;
 mod trunk;
 mod webhook;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -74,6 +75,21 @@ pub struct Configuration {
     pub retention: Duration,
     /// What [`effective`] tells of the trunks beyond their settings, by [`TrunkId`]; nothing of the built-in one.
     trunk_extras: Vec<TrunkExtras>,
+}
+
+impl Configuration {
+    /// The trunks that the file names.
+    #[must_use]
+    pub fn trunk_names(&self) -> HashSet<&str> {
+        self.peers.iter().map(|(_, id)| self.verify.trunks[usize::from(id.0)].as_str()).collect()
+    }
+
+    /// The applications that the file names.
+    #[must_use]
+    pub fn application_names(&self) -> HashSet<&str> {
+        let all = self.verify.applications.iter().zip((0..).map(ApplicationId));
+        all.filter(|(_, id)| !self.verify.retired.contains(id)).map(|(one, _)| one.name.as_str()).collect()
+    }
 }
 
 /// `[sip]`.

@@ -18,6 +18,13 @@ pub fn boot() -> BootTime {
     BootTime::default().plus(since)
 }
 
+/// Time since some moment in the past, sleep not included (`CLOCK_MONOTONIC`), as systemd counts it.
+#[must_use]
+pub fn monotonic() -> Duration {
+    let time = clock_gettime(ClockId::Monotonic);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
 /// Time of day, UTC.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "the clock itself")]

@@ -10,14 +10,18 @@ mod data_dir;
 mod examined;
 mod gauges;
 mod peers;
+mod reload;
 mod sandbox;
 mod serve;
 mod signals;
 mod sip_answer;
 mod sip_worker;
+mod supervisor;
 mod test_calls;
 mod threads;
 mod waiting;
+mod watchdog;
 
 pub use examined::examined;
 pub use serve::{ServeError, serve};
+pub use signals::Signals;

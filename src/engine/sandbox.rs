@@ -1,11 +1,13 @@
 //! What a sandbox application lacks is made for it: a key, and a receiver for its webhooks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::net::SocketAddr;
 
 use rlibphonenumber::{PHONE_NUMBER_UTIL, PhoneNumberFormat, PhoneNumberType};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use super::data_dir::{DataDir, DataDirError, write_private};
 use crate::api::key;
@@ -41,10 +43,47 @@ pub struct Minted {
 pub struct Sandbox {
     /// Keys that nobody has seen yet.
     pub minted: Vec<Minted>,
-    /// Applications whose key was made at an earlier start.
+    /// Applications whose key was made earlier.
     pub kept: Vec<String>,
-    /// Receivers to run, one an application.
-    pub receivers: Vec<Receiver>,
+    /// The receiver of each application without a webhook.
+    receivers: HashMap<String, BuiltIn>,
+}
+
+/// A built-in receiver.
+enum BuiltIn {
+    /// One that runs already.
+    Running,
+    /// One that is to run.
+    Bound(Receiver),
+}
+
+/// The built-in receivers that run, by application. Each ends when it is no longer among them.
+#[derive(Default)]
+pub struct Receivers(HashMap<String, (SocketAddr, watch::Sender<bool>)>);
+
+impl Receivers {
+    /// Where they are.
+    pub fn addresses(&self) -> HashMap<String, SocketAddr> {
+        self.0.iter().map(|(application, (address, _))| (application.clone(), *address)).collect()
+    }
+
+    /// Runs those of `sandbox` and no others.
+    pub fn run(&mut self, sandbox: &mut Sandbox) {
+        let mut before = std::mem::take(&mut self.0);
+        for (application, receiver) in sandbox.receivers.drain() {
+            let running = match receiver {
+                BuiltIn::Running => before.remove(&application),
+                BuiltIn::Bound(receiver) => {
+                    let address = receiver.address();
+                    let (end, ended) = watch::channel(false);
+                    // It ends with its sender, which is dropped with the node at the latest.
+                    tokio::spawn(receiver.run(|event| super::serve::say(event), ended));
+                    Some((address, end))
+                }
+            };
+            self.0.extend(running.map(|running| (application, running)));
+        }
+    }
 }
 
 /// Why it could not be made. The operator must act.
@@ -64,24 +103,28 @@ pub enum SandboxError {
     Random(#[from] getrandom::Error),
 }
 
-/// Completes the configuration's sandbox applications.
+/// Completes the configuration's sandbox applications. `running` are the receivers that run already: they go on.
 ///
 /// # Errors
 /// [`SandboxError`].
-pub async fn complete(configuration: &mut Configuration, data_dir: &DataDir) -> Result<Sandbox, SandboxError> {
+pub async fn complete(
+    configuration: &mut Configuration,
+    data_dir: &DataDir,
+    running: &HashMap<String, SocketAddr>,
+) -> Result<Sandbox, SandboxError> {
     let path = data_dir.file(FILE);
     let mut kept: BTreeMap<String, Kept> = match std::fs::read(&path) {
         Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| SandboxError::Broken(error.to_string()))?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
         Err(source) => return Err(DataDirError::File { path, source }.into()),
     };
-    let mut sandbox = Sandbox { minted: Vec::new(), kept: Vec::new(), receivers: Vec::new() };
+    let mut sandbox = Sandbox { minted: Vec::new(), kept: Vec::new(), receivers: HashMap::new() };
     let mut changed = false;
     for (place, application) in (0u16..).zip(&configuration.verify.applications) {
-        if application.live {
+        let id = ApplicationId(place);
+        if application.live || configuration.verify.retired.contains(&id) {
             continue;
         }
-        let id = ApplicationId(place);
         let own = kept.entry(application.name.clone()).or_default();
         if !configuration.keys.iter().any(|key| key.application == id) {
             let hash = if let Some(text) = &own.key_hash {
@@ -104,8 +147,14 @@ pub async fn complete(configuration: &mut Configuration, data_dir: &DataDir) -> 
                 own.webhook_secret.insert(new_secret()?).clone()
             };
             let secret = || parse_secret(&text).map_err(|error| SandboxError::Broken(error.to_string()));
-            let receiver = Receiver::bind(vec![secret()?], super::clock::utc).await.map_err(SandboxError::Receiver)?;
-            let url = format!("http://{}/hook", receiver.address());
+            let (address, receiver) = if let Some(address) = running.get(&application.name) {
+                (*address, BuiltIn::Running)
+            } else {
+                let bound = Receiver::bind(vec![secret()?], super::clock::utc).await;
+                let receiver = bound.map_err(SandboxError::Receiver)?;
+                (receiver.address(), BuiltIn::Bound(receiver))
+            };
+            let url = format!("http://{address}/hook");
             configuration.webhooks.push(Endpoint {
                 id: EndpointId(format!("{}|built-in", application.name).into()),
                 application: application.name.clone(),
@@ -114,7 +163,7 @@ pub async fn complete(configuration: &mut Configuration, data_dir: &DataDir) -> 
                 events: EventType::ALL.to_vec(),
                 allow_private: true,
             });
-            sandbox.receivers.push(receiver);
+            sandbox.receivers.insert(application.name.clone(), receiver);
         }
     }
     if changed {
@@ -128,7 +177,21 @@ impl Sandbox {
     /// What a newcomer is told: the new keys with two lines to paste, or where older keys are.
     #[must_use]
     pub fn welcome(&self, configuration: &Configuration, api: &str, sip: &str) -> String {
-        let country = configuration.trunks.first().map_or("SA", |trunk| trunk.dialplan.country());
+        let old = self.kept.iter().map(|name| {
+            format!(
+                "\nThe sandbox application \"{name}\" has the key that was shown at its first start. To have a new one \
+                 made, stop, remove {FILE} from the data directory, and start again.\n"
+            )
+        });
+        std::iter::once(self.welcome_new(configuration, api, sip)).chain(old).collect()
+    }
+
+    /// As [`Sandbox::welcome`], of the new keys alone.
+    #[must_use]
+    pub fn welcome_new(&self, configuration: &Configuration, api: &str, sip: &str) -> String {
+        // The first that has peers: others are gone.
+        let first = configuration.peers.first().map(|(_, id)| &configuration.trunks[usize::from(id.0)]);
+        let country = first.map_or("SA", |trunk| trunk.dialplan.country());
         let (phone, program) = (example_mobile(country), program());
         let new = self.minted.iter().map(|Minted { application, key }| {
             let key = key.expose_secret();
@@ -141,13 +204,7 @@ impl Sandbox {
                  {program} call --from {phone} --to \"$NUMBER\" --via {sip}\n",
             )
         });
-        let old = self.kept.iter().map(|name| {
-            format!(
-                "\nThe sandbox application \"{name}\" has the key that was shown at its first start. To have a new one \
-                 made, stop, remove {FILE} from the data directory, and start again.\n"
-            )
-        });
-        new.chain(old).collect()
+        new.collect()
     }
 }
 

@@ -1,7 +1,9 @@
 //! `ringproof serve`: start in the right order, run, drain, stop.
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -11,20 +13,24 @@ use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::ceilings;
 use super::clock::{self, CLOCK};
 use super::data_dir::{DataDir, DataDirError};
 use super::gauges;
 use super::peers::Peers;
-use super::sandbox::{self, SandboxError};
-use super::signals::Signals;
+use super::reload::{self, Reload};
+use super::sandbox::{self, Receivers, SandboxError};
+use super::signals::{Signals, Wish};
 use super::sip_answer::SipShared;
-use super::{test_calls, threads};
+use super::supervisor::Supervisor;
+use super::{test_calls, threads, watchdog};
 use crate::admin;
 use crate::api::server::{Bounds, Counts};
 use crate::api::{self, Access, key};
 use crate::config::{ApiKey, Configuration};
+use crate::matcher::boot_time::BootTime;
 use crate::outbox::delivery::{Subscription, Subscriptions};
 use crate::sip::transaction::key::HashKey;
 use crate::store::{self, Store, StoreError};
@@ -44,7 +50,11 @@ const READY_DELIVERIES: usize = 16_384;
 /// How long webhook attempts in flight may take when the node stops.
 const WEBHOOK_GRACE: Duration = Duration::from_secs(5);
 
-/// Why the node does not start. The operator must act.
+/// How long the node has to settle what is under way after the drain: requests, calls and deliveries have 5 s each, and
+/// what the store has taken goes to disk.
+const STOP: Duration = Duration::from_secs(25);
+
+/// Why the node does not start, or does not end well. The operator must act.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The data directory.
@@ -69,6 +79,14 @@ pub enum ServeError {
         /// Why.
         source: io::Error,
     },
+    /// It was told to stop and something holds it: a disk that does not answer, mostly.
+    #[error(
+        "not everything was settled {seconds} s after the drain, so this ends without it: what was answered is on disk, what was not comes again"
+    )]
+    NotSettled {
+        /// How long that was waited for.
+        seconds: u64,
+    },
     /// Threads or signals.
     #[error("the system refuses {what}: {source}")]
     System {
@@ -87,23 +105,66 @@ impl ServeError {
     }
 }
 
-/// Runs the node until it is told to stop. Prints a line for each listener, then `ready`.
+/// Runs the node until it is told to stop. Prints a line for each listener, then `ready`. `file` is where
+/// `configuration` was read and is read again at a SIGHUP.
 ///
 /// # Errors
-/// [`ServeError`] where it cannot start.
-pub async fn serve(configuration: Configuration) -> Result<(), ServeError> {
-    let drain = configuration.sip.drain;
-    let mut signals = Signals::new().map_err(|source| ServeError::System { what: "a signal handler", source })?;
-    let node = Node::start(configuration).await?;
-    let drain = signals.stop(drain).await;
+/// [`ServeError`] where it cannot start, or did not end in time.
+pub async fn serve(file: &Path, configuration: Configuration, mut signals: Signals) -> Result<(), ServeError> {
+    let supervisor = Arc::new(Supervisor::from_env());
+    let (node, mut reload) = Node::start(file, configuration, Arc::clone(&supervisor)).await?;
+    supervisor.ready("ready");
+    let drain = match until_stop(&mut signals, &mut reload, &supervisor).await {
+        Wish::Drain => reload.drain(),
+        Wish::Stop | Wish::Reload => Duration::ZERO,
+    };
     tracing::info!(seconds = drain.as_secs(), "draining");
-    node.health.set_draining();
+    node.health.set_draining(clock::boot().plus(drain).since(BootTime::default()));
+    supervisor.stopping(drain + STOP);
     signals.wait(drain).await;
+    // As a task of its own: what is given up at the deadline must not be waited for once more when it is dropped.
+    let stopping = tokio::spawn(node.stop());
     tokio::select! {
-        () = node.stop() => {}
-        _ = signals.stop(Duration::ZERO) => tracing::warn!("stopped at once; what was not answered comes again, what was is on disk"),
+        stopped = timeout(STOP, stopping) => match stopped {
+            Ok(_) => Ok(()),
+            Err(_) => Err(ServeError::NotSettled { seconds: STOP.as_secs() }),
+        },
+        () = signals.again() => {
+            tracing::warn!("stopped at once; what was not answered comes again, what was is on disk");
+            Ok(())
+        }
     }
-    Ok(())
+}
+
+/// Reloads as often as is wished, each after the one before, until the node is to stop.
+async fn until_stop(signals: &mut Signals, reload: &mut Reload, supervisor: &Supervisor) -> Wish {
+    let mut wish = signals.next().await;
+    while wish == Wish::Reload {
+        supervisor.reloading(clock::monotonic());
+        let mut next = None;
+        let is_in_force = {
+            let reloading = reload.run();
+            tokio::pin!(reloading);
+            loop {
+                tokio::select! {
+                    biased;
+                    is_in_force = &mut reloading => break is_in_force,
+                    wish = signals.next() => match wish {
+                        // It may have been meant for a file that was written after this reading.
+                        Wish::Reload => next = Some(wish),
+                        // Nothing is in force yet of what is being read.
+                        Wish::Drain | Wish::Stop => return wish,
+                    },
+                }
+            }
+        };
+        supervisor.ready(if is_in_force { "ready" } else { "ready; the file was refused, the one before is in force" });
+        wish = match next {
+            Some(wish) => wish,
+            None => signals.next().await,
+        };
+    }
+    wish
 }
 
 /// A node that runs.
@@ -114,7 +175,7 @@ struct Node {
     calls: watch::Sender<bool>,
     workers: Vec<JoinHandle<()>>,
     rest: Part,
-    _data_dir: DataDir,
+    _data_dir: Arc<DataDir>,
 }
 
 /// Tasks that stop together.
@@ -140,10 +201,14 @@ impl Part {
 }
 
 impl Node {
-    async fn start(mut configuration: Configuration) -> Result<Self, ServeError> {
-        let data_dir = DataDir::open(&configuration.data_dir)?;
+    async fn start(
+        file: &Path,
+        mut configuration: Configuration,
+        supervisor: Arc<Supervisor>,
+    ) -> Result<(Self, Reload), ServeError> {
+        let data_dir = Arc::new(DataDir::open(&configuration.data_dir)?);
         let (tag_key, pair_key) = data_dir.secret()?;
-        let sandbox = sandbox::complete(&mut configuration, &data_dir).await?;
+        let mut sandbox = sandbox::complete(&mut configuration, &data_dir, &HashMap::new()).await?;
 
         let caps = ceilings::settle(&configuration);
 
@@ -173,21 +238,26 @@ impl Node {
         tracing::info!(pending, resting, deliveries, "restored");
 
         let mut rest = Part::new();
-        for receiver in sandbox.receivers {
-            rest.spawn(|stop| receiver.run(|event| say(event), stop));
-        }
+        let mut receivers = Receivers::default();
+        receivers.run(&mut sandbox);
         let endpoints = std::mem::take(&mut configuration.webhooks);
+        let subscribed = endpoints.iter().map(|endpoint| endpoint.id.clone()).collect();
         let worker = Worker::new(store.clone(), endpoints, fresh, metrics.clone(), clock::utc, WEBHOOK_GRACE);
         rest.spawn(|stop| worker.run(stop));
         let expiring = verify.clone();
         rest.spawn(|stop| async move { expiring.run_expiry(stop).await });
-        let router = admin::router(metrics.clone(), Arc::clone(&health), configuration.admin_token.as_ref());
+        let retiring = verify.clone();
+        rest.spawn(|stop| async move { retiring.run_retirement(stop).await });
+        let watched = Arc::clone(&health);
+        rest.spawn(|stop| watchdog::run(supervisor, watched, stop));
+        let admin_token = Arc::new(admin::Token::new(configuration.admin_token.as_ref()));
+        let router = admin::router(metrics.clone(), Arc::clone(&health), Arc::clone(&admin_token));
         let bounds = Bounds { connections: ceilings::ADMIN, ..Bounds::default() };
         rest.spawn(|stop| api::server::serve(admin, router, stop, bounds, Counts::untold()));
         rest.spawn(|stop| gauges::keep(store.clone(), settings.path, metrics.clone(), stop));
 
         let shared = Arc::new(SipShared::new(
-            std::mem::take(&mut configuration.trunks),
+            configuration.trunks.clone(),
             Peers::new(&configuration.peers),
             verify.clone(),
             recent,
@@ -198,19 +268,37 @@ impl Node {
         let calls = watch::channel(false).0;
         let workers = threads::spawn(&shared, listeners, &metrics, &health, &calls.subscribe())
             .map_err(|source| ServeError::System { what: "a SIP worker thread", source })?;
-        let (placing, scripts) = (Arc::clone(&shared), verify.clone());
-        rest.spawn(|stop| test_calls::run_scripts(shared, scripts, stop));
+        let (calling, scripts) = (Arc::clone(&shared), verify.clone());
+        rest.spawn(|stop| test_calls::run_scripts(calling, scripts, stop));
         let mut requests = Part::new();
         let access = Arc::new(ArcSwap::from_pointee(access(&configuration)));
         let bounds = Bounds { connections: caps.api, ..Bounds::default() };
         metrics.api_connections_limit.set(i64::try_from(caps.api).unwrap_or(i64::MAX));
         let counts = Counts::of_api(&metrics);
-        let router = api::router(Arc::new(verify), access, metrics, clock::instant, test_calls::placing(placing));
+        let place_call = test_calls::placing(Arc::clone(&shared));
+        let router =
+            api::router(Arc::new(verify.clone()), Arc::clone(&access), metrics.clone(), clock::instant, place_call);
         requests.spawn(|stop| api::server::serve(api, router, stop, bounds, counts));
 
         health.set_started();
+        reload::note_reading(&metrics, true);
         say(&format_args!("{told}ready\n{welcome}"));
-        Ok(Self { health, store, requests, calls, workers, rest, _data_dir: data_dir })
+        let reload = Reload {
+            file: file.to_owned(),
+            running: Arc::new(configuration),
+            data_dir: Arc::clone(&data_dir),
+            verify,
+            shared,
+            access,
+            admin_token,
+            store: store.clone(),
+            receivers,
+            metrics,
+            told,
+            endpoints: subscribed,
+        };
+        let node = Self { health, store, requests, calls, workers, rest, _data_dir: data_dir };
+        Ok((node, reload))
     }
 
     /// Requests end first, then calls, for both still need the store; then deliveries, and the store last.
@@ -226,7 +314,7 @@ impl Node {
 }
 
 /// What is told of the listeners.
-struct Told {
+pub struct Told {
     sip: Vec<SocketAddr>,
     api: SocketAddr,
     admin: SocketAddr,
@@ -243,18 +331,18 @@ impl fmt::Display for Told {
 }
 
 impl Told {
-    fn api_url(&self) -> String {
+    pub fn api_url(&self) -> String {
         format!("http://{}", reachable(self.api))
     }
 
     /// What `ringproof call --via` takes.
-    fn sip_via(&self) -> String {
+    pub fn sip_via(&self) -> String {
         self.sip.first().map(|address| format!("udp:{}", reachable(*address))).unwrap_or_default()
     }
 }
 
 /// Tells the one who started the node. That nobody listens any more is no reason to fail.
-fn say(text: &dyn fmt::Display) {
+pub fn say(text: &dyn fmt::Display) {
     let _ = writeln!(io::stdout(), "{text}");
 }
 
@@ -301,7 +389,7 @@ fn subscriptions(configuration: &Configuration) -> Subscriptions {
     Subscriptions(configuration.webhooks.iter().map(subscription).collect())
 }
 
-fn access(configuration: &Configuration) -> Access {
+pub fn access(configuration: &Configuration) -> Access {
     let key = |key: &ApiKey| api::Key { application: key.application, hash: key.hash, name: key::id(&key.hash) };
     let application = |one: &Application| api::Application { name: one.name.clone(), live: one.live };
     Access {

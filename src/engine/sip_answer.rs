@@ -20,6 +20,7 @@ use crate::sip::message::{HeaderName, Message, Method, Request, ScanError, Scann
 use crate::sip::transaction::key::{HashKey, TransactionKey};
 use crate::sip::uas::dispatch::{Dispatch, Dropped, dispatch};
 use crate::sip::uas::response::{self, Head, Status};
+use crate::telemetry::beat::Beat;
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
 use crate::verify::claims::{Notify, Outcome};
@@ -147,6 +148,11 @@ impl SipShared {
         self.routes.store(Arc::new(Routes::new(trunks, peers, metrics)));
     }
 
+    /// The beat of the loop with this number.
+    pub fn beat(&self, owner: usize) -> Arc<Beat> {
+        self.health.beats.add(&format!("SIP loop {owner}"), true)
+    }
+
     /// Counts answers that could not be sent.
     pub fn count_unsent(&self, count: usize) {
         self.dropped.unsent.inc_by(count as u64);
@@ -210,13 +216,19 @@ impl SipShared {
         if let StartLine::Request { method, .. } = message.start_line() {
             face.requests[method as usize].inc();
         }
+        let retry_after;
         let (via, head) = match dispatch(message) {
             Dispatch::Drop(Dropped::Ack) => return,
             Dispatch::Drop(Dropped::NoVia) => return self.dropped.no_via.inc(),
             Dispatch::Drop(Dropped::Response) => return self.dropped.response.inc(),
             Dispatch::Respond(via, status) => (via, status.into()),
-            Dispatch::Options(request) if self.health.is_draining() => (request.via, DRAINING),
-            Dispatch::Options(request) => (request.via, Status::Ok.into()),
+            Dispatch::Options(request) => {
+                // The peer of a node that drains is to send its calls elsewhere.
+                let wait = self.health.retry_after(arrival.now.since(BootTime::default()));
+                retry_after = wait.map(|wait| format!("Retry-After: {}\r\n", wait.as_secs()));
+                let refusal = retry_after.as_deref().map(|fields| Head { fields, ..Status::ServiceUnavailable.into() });
+                (request.via, refusal.unwrap_or(Status::Ok.into()))
+            }
             Dispatch::Cancel(request) => (request.via, self.cancel(&request).into()),
             Dispatch::Invite(request) => match self.invite(&request, bytes, origin, arrival, finished) {
                 Some(head) => (request.via, head),
@@ -335,9 +347,6 @@ impl SipShared {
         }
     }
 }
-
-/// The answer to a ping while draining: the peer is to send its calls elsewhere.
-const DRAINING: Head<'static> = Head { code: 503, phrase: "Service Unavailable", fields: "Retry-After: 30\r\n" };
 
 impl TrunkFace {
     fn new(trunk: Trunk, metrics: &Metrics) -> Self {

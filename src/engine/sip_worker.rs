@@ -12,6 +12,7 @@ use super::clock;
 use super::sip_answer::{Arrival, SipShared, Write};
 use crate::sip::flow::{Flow, Transport};
 use crate::sip::message::Scanner;
+use crate::telemetry::beat::Beat;
 use crate::telemetry::metrics::Metrics;
 use crate::transport::udp::{BATCH, Inbox, Outgoing, UdpSocket};
 use crate::verify::claims::{MAX_WAITING, Outcome};
@@ -34,6 +35,7 @@ pub struct SipWorker {
     outgoing: Outgoing,
     socket_drops: IntCounter,
     batch: Histogram,
+    beat: Arc<Beat>,
     /// The socket could not be read: it is left alone until the next sweep.
     ailing: bool,
 }
@@ -44,8 +46,9 @@ impl SipWorker {
     pub fn new(shared: Arc<SipShared>, socket: UdpSocket, owner: usize, metrics: &Metrics) -> Self {
         let (finish, finished) = mpsc::channel(MAX_WAITING);
         let (scanner, outgoing) = (Scanner::default(), Outgoing::new());
-        let (socket_drops, batch) = (metrics.sip_socket_drops.clone(), metrics.sip_batch.clone());
-        Self { shared, socket, owner, finished, finish, scanner, outgoing, socket_drops, batch, ailing: false }
+        let (socket_drops, batch, beat) =
+            (metrics.sip_socket_drops.clone(), metrics.sip_batch.clone(), shared.beat(owner));
+        Self { shared, socket, owner, finished, finish, scanner, outgoing, socket_drops, batch, beat, ailing: false }
     }
 
     /// Reads and answers until `stop` turns true; then no call is read any more, and those that wait get their answer.
@@ -54,6 +57,7 @@ impl SipWorker {
         let mut sweep = interval(SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            self.beat.turn();
             tokio::select! {
                 ready = self.socket.readable(), if !self.ailing => {
                     if ready.is_err() {
@@ -68,6 +72,7 @@ impl SipWorker {
         }
         let deadline = Instant::now() + LAST_ANSWERS;
         while self.shared.waiting.has_any(self.owner) && Instant::now() < deadline {
+            self.beat.turn();
             tokio::select! {
                 Some(first) = self.finished.recv() => self.finish(first).await,
                 _ = sweep.tick() => self.sweep().await,

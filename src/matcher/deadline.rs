@@ -19,6 +19,7 @@ impl Buckets {
     }
 
     /// The pairs of the first second from `from` on that has any.
+    #[must_use]
     pub fn first_from(&self, from: u64) -> Option<(u64, Vec<PairKey>)> {
         self.seconds.range(from..).next().map(|(second, pairs)| (*second, pairs.clone()))
     }

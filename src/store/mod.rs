@@ -24,6 +24,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
@@ -140,7 +141,8 @@ struct Inner {
     queue: Arc<Queue>,
     readers: Arc<Readers>,
     metrics: Metrics,
-    retention: Duration,
+    /// In seconds.
+    retention: AtomicU64,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -181,6 +183,7 @@ impl Store {
             queue: Arc::clone(&queue),
             subscriptions,
             metrics: metrics.clone(),
+            beat: health.beats.add("store writer", false),
             health,
             ready,
             faults,
@@ -192,7 +195,8 @@ impl Store {
             thread::Builder::new().name("store-writer".into()).spawn(|| writer.run()).map_err(StoreError::Thread)?;
         let readers = Arc::new(Readers::new(settings.path.clone()));
         let writer = Mutex::new(Some(thread));
-        Ok(Self { inner: Arc::new(Inner { queue, readers, metrics, retention: settings.retention, writer }) })
+        let retention = AtomicU64::new(settings.retention.as_secs());
+        Ok(Self { inner: Arc::new(Inner { queue, readers, metrics, retention, writer }) })
     }
 
     /// What was pending, resting and undelivered when the node stopped. Blocks; meant for the start.
@@ -310,7 +314,13 @@ impl Store {
     /// Has what is too old at `now` removed when nothing more urgent waits: what the retention says, and idempotency
     /// answers after 24 h or beyond 1,000,000.
     pub fn purge(&self, now: SystemTime) {
-        self.inner.queue.push_purge(Purge::new(now, self.inner.retention));
+        let retention = Duration::from_secs(self.inner.retention.load(Ordering::Relaxed));
+        self.inner.queue.push_purge(Purge::new(now, retention));
+    }
+
+    /// Changes how long ended records are kept, for the next purge on: see [`Settings`]. In whole seconds.
+    pub fn set_retention(&self, retention: Duration) {
+        self.inner.retention.store(retention.as_secs(), Ordering::Relaxed);
     }
 
     /// Takes no more steps, commits those that wait, ends the writer and empties the write-ahead log. Blocks. Reads

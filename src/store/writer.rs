@@ -19,6 +19,7 @@ use super::queue::{BATCH, DELIVERIES, Queue, Taken};
 use super::step::{Answer, Step, StepError, Work};
 use super::{StoreError, schema};
 use crate::outbox::delivery::{Due, Subscriptions};
+use crate::telemetry::beat::Beat;
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
 
@@ -41,6 +42,9 @@ pub struct Writer {
     /// Delivery states of transactions that were undone, to be written when the disk takes them. At most
     /// `DELIVERIES`.
     pub kept: Vec<Step>,
+    /// At work while a waiter is told. The rest of its time it waits for steps or for the disk, which no restart
+    /// makes faster.
+    pub beat: Arc<Beat>,
     /// The last commit failed.
     pub failed: bool,
     /// The connection saw an error after which it is not to be trusted.
@@ -205,9 +209,11 @@ impl Writer {
 
     pub(super) fn tell(&self, step: Step, answer: Answer) {
         // One careless waiter must not stop the store for everybody.
+        self.beat.change();
         if catch_unwind(AssertUnwindSafe(|| step.answer(answer))).is_err() {
             self.metrics.store_failures.with_label_values(&["waiter_panicked"]).inc();
         }
+        self.beat.change();
     }
 
     /// Answers a batch of which nothing is left. Delivery states wait for the disk: an event that was taken should
@@ -361,6 +367,7 @@ impl Drop for Guard {
         self.queue.close();
         if std::thread::panicking() {
             self.health.set_store_failed(true);
+            self.health.set_writer_failed();
         }
         drop(self.queue.abandon());
     }

@@ -76,6 +76,12 @@ pub struct Metrics {
     pub store_disk_free: IntGauge,
     /// Answers kept for idempotency keys.
     pub store_idempotency: IntGauge,
+    /// Reloads of the configuration, by result: `ok` or `refused`.
+    pub config_reloads: IntCounterVec,
+    /// Whether the configuration in force is the file as it was last read.
+    pub config_successful: IntGauge,
+    /// When the configuration in force was read, in seconds since 1970.
+    pub config_success_timestamp: IntGauge,
 }
 
 impl Default for Metrics {
@@ -169,6 +175,24 @@ impl Metrics {
                 "store_failures_total",
                 "Steps that the store refused or failed",
                 &["reason"],
+            ),
+            config_reloads: {
+                let reloads = counter_vec(r, "config_reloads_total", "Reloads of the configuration", &["result"]);
+                // There from the start, so that the first one shows as a change.
+                for result in ["ok", "refused"] {
+                    reloads.with_label_values(&[result]);
+                }
+                reloads
+            },
+            config_successful: gauge(
+                r,
+                "config_last_reload_successful",
+                "Whether the configuration in force is the file as it was last read",
+            ),
+            config_success_timestamp: gauge(
+                r,
+                "config_last_reload_success_timestamp_seconds",
+                "When the configuration in force was read",
             ),
             store_file_bytes: gauge_vec(r, "store_file_bytes", "Size of the store's files", &["file"]),
             store_disk_free: gauge(

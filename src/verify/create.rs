@@ -44,8 +44,8 @@ impl Verify {
         idempotency: Option<Idempotency>,
     ) -> Result<Answer, CreateError> {
         let core = &self.core;
-        if core.health.is_draining() {
-            return Err(CreateError::Draining);
+        if let Some(retry_after) = core.health.retry_after((core.clock.boot)().since(BootTime::default())) {
+            return Err(CreateError::Draining { retry_after });
         }
         let current = core.current.get();
         let settings = current.settings.application(application);

@@ -145,7 +145,10 @@ pub enum CreateError {
     },
     /// The node is about to stop.
     #[error("this node is draining")]
-    Draining,
+    Draining {
+        /// When it may have been started again.
+        retry_after: Duration,
+    },
     /// Shared with the other requests.
     #[error(transparent)]
     Request(#[from] RequestError),
