@@ -100,6 +100,13 @@ class Node:
         self.process = None
         self.keep = False
 
+    def reload(self, text):
+        """Puts another file in the place of the configuration, whole, and has it read."""
+        written = self.directory / "config.new"
+        written.write_text(text)
+        written.replace(self.config)
+        self.process.send_signal(signal.SIGHUP)
+
     def _config(self, webhook_url, webhook_secrets, reject):
         key = hashlib.sha256(self.key.encode()).hexdigest()
         secret_list = ", ".join(f'"{secret}"' for secret in webhook_secrets)
