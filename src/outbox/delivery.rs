@@ -51,8 +51,8 @@ pub struct Due {
     pub event: EventId,
     /// What happened.
     pub kind: EventType,
-    /// When the event happened, UTC: the schedule counts from here.
-    pub event_at: SystemTime,
+    /// When the plan of tries begins, UTC: at the event, or at its last replay.
+    pub planned_from: SystemTime,
     /// How many attempts there have been.
     pub attempts: u32,
     /// The body, the same on every try.
@@ -66,7 +66,7 @@ impl fmt::Debug for Due {
             .field("id", &self.id)
             .field("event", &format_args!("{}", self.event))
             .field("kind", &self.kind)
-            .field("event_at", &self.event_at)
+            .field("planned_from", &self.planned_from)
             .field("attempts", &self.attempts)
             .finish_non_exhaustive()
     }
@@ -87,7 +87,7 @@ mod tests {
             endpoint: EndpointId("demo https://receiver.example/hook?token=abc".into()),
             event: EventId(Ulid::nil()),
             kind: EventType::Verified,
-            event_at: UNIX_EPOCH,
+            planned_from: UNIX_EPOCH,
             attempts: 0,
             body: r#"{"phone":"+966500000123"}"#.into(),
         };

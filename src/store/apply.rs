@@ -190,8 +190,8 @@ fn deliver(outbox: &mut Outbox<'_>, id: DeliveryId, state: &Delivery) -> Result<
     let connection = outbox.connection;
     match state {
         Delivery::Delivered { at, status } => {
-            let sql = "UPDATE deliveries SET state = 'delivered', done_at = ?2, status = ?3 \
-                       WHERE id = ?1 AND state = 'due'";
+            let sql = "UPDATE deliveries SET state = 'delivered', attempts = attempts + 1, last_at = ?2, status = ?3, \
+                       error = NULL WHERE id = ?1 AND state = 'due'";
             outbox.effects.finished += connection.prepare_cached(sql)?.execute((id.0, millis(*at), status))?;
         }
         Delivery::PutOff { attempts, next_at, error } => {
@@ -246,15 +246,21 @@ impl Outbox<'_> {
         })?;
         let sequence = self.connection.last_insert_rowid();
 
-        let delivery = "INSERT INTO deliveries (event, endpoint, event_at, next_at) VALUES (?1, ?2, ?3, ?3)";
+        let delivery = "INSERT INTO deliveries (application, event, endpoint, planned_from, next_at) \
+                        VALUES (?1, ?2, ?3, ?4, ?4)";
         for endpoint in self.subscriptions.of(&verification.application, kind) {
-            self.connection.prepare_cached(delivery)?.execute((sequence, &endpoint.0, millis(at)))?;
+            self.connection.prepare_cached(delivery)?.execute((
+                &verification.application,
+                sequence,
+                &endpoint.0,
+                millis(at),
+            ))?;
             self.effects.due.push(Due {
                 id: DeliveryId(self.connection.last_insert_rowid()),
                 endpoint: endpoint.clone(),
                 event: id,
                 kind,
-                event_at: at,
+                planned_from: at,
                 attempts: 0,
                 body: Arc::clone(body),
             });

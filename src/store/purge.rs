@@ -23,7 +23,7 @@ const SCHEDULE: Duration = Duration::from_hours(25);
 
 /// Removes old deliveries that are not due.
 const DELIVERIES: &str = "DELETE FROM deliveries WHERE id IN \
-    (SELECT id FROM deliveries WHERE state <> 'due' AND event_at < ?1 ORDER BY event_at LIMIT ?2) \
+    (SELECT id FROM deliveries WHERE state <> 'due' AND planned_from < ?1 ORDER BY planned_from LIMIT ?2) \
     RETURNING state = 'parked'";
 
 /// Old events behind the one last looked at.

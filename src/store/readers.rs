@@ -119,7 +119,7 @@ pub fn numbers_used(
 
 /// Deliveries to `endpoint` whose time has come, the longest due first.
 pub fn due(connection: &Connection, endpoint: &EndpointId, now: SystemTime, limit: u32) -> rusqlite::Result<Vec<Due>> {
-    let sql = "SELECT deliveries.id, events.id, events.type, deliveries.event_at, deliveries.attempts, events.body \
+    let sql = "SELECT deliveries.id, events.id, events.type, deliveries.planned_from, deliveries.attempts, events.body \
                FROM deliveries JOIN events ON events.seq = deliveries.event \
                WHERE deliveries.endpoint = ?1 AND deliveries.state = 'due' AND deliveries.next_at <= ?2 \
                ORDER BY deliveries.next_at, deliveries.id LIMIT ?3";
@@ -131,7 +131,7 @@ pub fn due(connection: &Connection, endpoint: &EndpointId, now: SystemTime, limi
                 endpoint: endpoint.clone(),
                 event: row::event_id(row, 1)?,
                 kind: row::event_type(row, 2)?,
-                event_at: row::time(row, 3)?,
+                planned_from: row::time(row, 3)?,
                 attempts: row.get(4)?,
                 body: row.get(5)?,
             })

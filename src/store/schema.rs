@@ -13,7 +13,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::StoreError;
 
 /// The steps between versions: number n takes a file from version n to n + 1.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("migrations/1.sql"), include_str!("migrations/2.sql")];
 
 /// Newest version that this program reads and writes.
 pub const VERSION: usize = MIGRATIONS.len();
@@ -141,6 +141,67 @@ mod tests {
                 .unwrap();
             assert_eq!(tables, 1);
         }
+    }
+
+    #[test]
+    fn a_file_of_version_1_keeps_every_row_and_its_numbering() {
+        let folder = Folder::new();
+        let old = Connection::open(folder.database()).unwrap();
+        old.execute_batch(MIGRATIONS[0]).unwrap();
+        old.execute_batch(
+            "INSERT INTO events VALUES (7, 'evt_1', 'demo', 'ver_1', 'verification.verified', 1000, 'first'),
+                                       (9, 'evt_2', 'shop', 'ver_2', 'verification.expired', 2000, 'second'),
+                                       (40, 'evt_3', 'shop', 'ver_2', 'verification.expired', 2000, 'gone');
+             DELETE FROM events WHERE seq = 40;
+             INSERT INTO deliveries VALUES
+                (3, 7, 'demo http://a/', 1000, 'delivered', 2, 1500, 1600, 204, 'status 500'),
+                (4, 9, 'shop http://b/', 2000, 'due', 3, 9000, NULL, NULL, 'status 503'),
+                (5, 9, 'shop http://c/', 2000, 'parked', 0, 2000, NULL, NULL, NULL),
+                (6, 9, 'shop http://d/', 2000, 'exhausted', 12, 2000, NULL, NULL, 'no answer'),
+                (50, 9, 'shop http://d/', 2000, 'due', 0, 2000, NULL, NULL, NULL);
+             DELETE FROM deliveries WHERE id = 50;
+             PRAGMA user_version = 1;",
+        )
+        .unwrap();
+        drop(old);
+        let connection = open_writer(&folder.database()).unwrap();
+        let texts = |sql: &str| -> Vec<String> {
+            let mut statement = connection.prepare(sql).unwrap();
+            statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+        };
+        let events =
+            "SELECT concat_ws('|', seq, id, application, verification, type, at, body) FROM events ORDER BY seq";
+        let kept = [
+            "7|evt_1|demo|ver_1|verification.verified|1000|first",
+            "9|evt_2|shop|ver_2|verification.expired|2000|second",
+        ];
+        assert_eq!(texts(events), kept);
+        let deliveries = "SELECT concat_ws('|', id, application, event, endpoint, state, planned_from, attempts, \
+                          replayed_after, next_at, ifnull(last_at, '-'), ifnull(status, '-'), ifnull(error, '-')) \
+                          FROM deliveries ORDER BY id";
+        let kept = [
+            "3|demo|7|demo http://a/|delivered|1000|3|0|1500|1600|204|-",
+            "4|shop|9|shop http://b/|due|2000|3|0|9000|-|-|status 503",
+            "5|shop|9|shop http://c/|parked|2000|0|0|2000|-|-|-",
+            "6|shop|9|shop http://d/|exhausted|2000|12|0|2000|-|-|no answer",
+        ];
+        assert_eq!(texts(deliveries), kept);
+        assert_eq!(texts("PRAGMA integrity_check"), ["ok"]);
+
+        let insert =
+            "INSERT INTO events (id, application, type, at, body) VALUES ('evt_4', 'shop', 'x', 1, '') RETURNING seq";
+        assert_eq!(connection.query_row(insert, [], |row| row.get::<_, i64>(0)).unwrap(), 41, "no number comes twice");
+        let insert = "INSERT INTO deliveries (application, event, endpoint, planned_from, next_at) \
+                      VALUES ('shop', 41, 'shop http://d/', 1, 1) RETURNING id";
+        assert_eq!(connection.query_row(insert, [], |row| row.get::<_, i64>(0)).unwrap(), 51);
+        // What a new file has is what an old one has become.
+        let schema = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name <> 'sqlite_sequence' ORDER BY name";
+        let migrated = texts(schema);
+        let other = Folder::new();
+        let fresh = open_writer(&other.database()).unwrap();
+        let mut statement = fresh.prepare(schema).unwrap();
+        let new: Vec<String> = statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        assert_eq!(migrated, new);
     }
 
     #[test]

@@ -65,9 +65,9 @@ fn settle(due: &Due, outcome: &Outcome, now: SystemTime, jitter: f64) -> Settlem
         Outcome::Failed { error, retry_after } => (error.to_string(), *retry_after),
     };
     let attempts = due.attempts.saturating_add(1);
-    let age = now.duration_since(due.event_at).unwrap_or_default();
+    let age = now.duration_since(due.planned_from).unwrap_or_default();
     let state = match schedule::next_attempt(attempts, age, jitter, retry_after) {
-        Some(offset) => Delivery::PutOff { attempts, next_at: due.event_at + offset, error },
+        Some(offset) => Delivery::PutOff { attempts, next_at: due.planned_from + offset, error },
         None => Delivery::Exhausted { attempts, error },
     };
     Settlement { id: due.id, state }
@@ -102,7 +102,7 @@ impl Counters {
             && due.kind == EventType::Verified
             && due.attempts == 0
         {
-            self.invite_to_webhook.observe(at.duration_since(due.event_at).unwrap_or_default().as_secs_f64());
+            self.invite_to_webhook.observe(at.duration_since(due.planned_from).unwrap_or_default().as_secs_f64());
         }
         match (state, outcome) {
             (Delivery::Delivered { .. }, _) => &self.delivered,
@@ -442,7 +442,7 @@ mod tests {
             endpoint: EndpointId("demo".into()),
             event: EventId(Ulid::nil()),
             kind: EventType::Verified,
-            event_at: now(),
+            planned_from: now(),
             attempts,
             body: "{}".into(),
         }

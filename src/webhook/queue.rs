@@ -216,7 +216,7 @@ mod tests {
             endpoint: EndpointId("demo".into()),
             event: EventId(Ulid::nil()),
             kind: EventType::Verified,
-            event_at: UNIX_EPOCH,
+            planned_from: UNIX_EPOCH,
             attempts,
             body: "{}".into(),
         }

@@ -243,7 +243,7 @@ mod tests {
             endpoint: EndpointId(endpoint.into()),
             event: EventId(Ulid::nil()),
             kind: EventType::Verified,
-            event_at: now(),
+            planned_from: now(),
             attempts: 0,
             body: "{}".into(),
         }

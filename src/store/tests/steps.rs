@@ -15,7 +15,7 @@ fn create_leaves_a_pending_row_and_one_event_with_its_delivery() {
     assert_eq!(node.events(created.id), ["verification.created"]);
 
     let due = node.ready.try_recv().unwrap();
-    assert_eq!((due.event, due.attempts, due.event_at), (EventId(Ulid(1)), 0, created.created_at));
+    assert_eq!((due.event, due.attempts, due.planned_from), (EventId(Ulid(1)), 0, created.created_at));
     assert!(due.body.contains(r#""type":"verification.created""#) && due.body.contains(r#""sequence":1"#));
     assert_eq!(node.metrics.webhook_backlog.get(), 1);
     assert_eq!(node.reached("pending"), 1);
