@@ -1,7 +1,6 @@
 //! `[[application.webhook]]`: where an application's events go.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use hyper::Uri;
 use secrecy::{ExposeSecret, SecretSlice};
@@ -34,7 +33,7 @@ const WEBHOOK: Shape = Shape {
 };
 
 /// Types that later versions send.
-const LATER_EVENTS: [&str; 13] = [
+const LATER_EVENTS: [&str; 11] = [
     "verification.fallback_started",
     "verification.fallback_delivered",
     "verification.fallback_failed",
@@ -45,12 +44,10 @@ const LATER_EVENTS: [&str; 13] = [
     "trunk.down",
     "trunk.quiet",
     "number.exhausted",
-    "delivery.exhausted",
     "certificate.expiring",
-    "endpoint.disabled",
 ];
 /// Families of which later versions send something.
-const LATER_FAMILIES: [&str; 7] = ["call.", "trunk.", "number.", "delivery.", "certificate.", "fraud.", "endpoint."];
+const LATER_FAMILIES: [&str; 5] = ["call.", "trunk.", "number.", "certificate.", "fraud."];
 
 /// Reads the webhooks of an application; `None` where a fault was told, or where the application's name or mode is
 /// unknown for one.
@@ -82,7 +79,7 @@ pub(super) fn read(application: &Section<'_>, name: Option<&str>, live: Option<b
         let build = || {
             let (name, url) = (name?, url?);
             Some(Endpoint {
-                id: EndpointId(Arc::from(format!("{name} {url}"))),
+                id: EndpointId::new(name, &url.to_string()),
                 application: name.to_owned(),
                 url,
                 secrets: secrets?,
@@ -198,8 +195,10 @@ fn event_fault(text: &str) -> Fault {
     if later {
         return Fault::NotInThisVersion { what: Quoted::new(text).to_string(), instead: "remove it".to_owned() };
     }
-    let words: Vec<&'static str> =
-        ["*", "verification.*"].into_iter().chain(EventType::ALL.map(EventType::as_str)).collect();
+    let words: Vec<&'static str> = ["*", "verification.*", "delivery.*", "endpoint.*"]
+        .into_iter()
+        .chain(EventType::ALL.map(EventType::as_str))
+        .collect();
     // A type without its family is the usual slip.
     let bare = words.iter().copied().find(|word| word.strip_prefix("verification.") == Some(text));
     let nearest = bare.or_else(|| nearest(text, words.iter().copied().filter(|word| *word != "*")));
@@ -240,7 +239,8 @@ mod tests {
     fn patterns_name_the_types_they_cover() {
         let count = |pattern| matching(pattern).into_iter().filter(|matches| *matches).count();
         assert_eq!(count("*"), EventType::ALL.len());
-        assert_eq!(count("verification.*"), EventType::ALL.len());
+        assert_eq!(count("verification.*"), EventType::ALL.len() - 2);
+        assert_eq!((count("delivery.*"), count("endpoint.*")), (1, 1));
         assert_eq!(count("verification.verified"), 1);
         assert_eq!(count("verification*"), 0);
         assert_eq!(count("call.*"), 0);

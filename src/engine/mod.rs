@@ -21,6 +21,7 @@ mod test_calls;
 mod threads;
 mod waiting;
 mod watchdog;
+pub mod webhooks;
 
 pub use examined::examined;
 pub use serve::{ServeError, serve};

@@ -1,7 +1,7 @@
 //! SIGHUP: another configuration while calls and requests go on.
 //!
-//! Owns the order. First everything is read and made ready, and whatever is wrong refuses the file as a whole; then all
-//! is put in force, which cannot fail and takes no await. Invariant: whoever reads a setting finds the old or the new
+//! Owns the order. First everything is read and made ready, and whatever is wrong refuses the file as a whole; then the
+//! store is told of the endpoints, which is the last that can fail; then all is put in force, which takes no await. Invariant: whoever reads a setting finds the old or the new
 //! one whole, and what a reader is led to is there already: settings know every trunk and application before routes and
 //! keys name them.
 
@@ -20,11 +20,12 @@ use super::peers::Peers;
 use super::sandbox::{self, Receivers, Sandbox, SandboxError};
 use super::serve::{Told, access, say};
 use super::sip_answer::SipShared;
+use super::webhooks::Webhooks;
 use crate::admin;
 use crate::api::Access;
 use crate::config::{self, ConfigErrors, Configuration};
 use crate::outbox::delivery::EndpointId;
-use crate::store::Store;
+use crate::store::{StepError, Store};
 use crate::telemetry::metrics::Metrics;
 use crate::verify::earlier::TooManyChanges;
 use crate::verify::{NextSettings, Verify};
@@ -47,6 +48,7 @@ pub struct Reload {
     pub told: Told,
     /// Endpoints that deliveries go to.
     pub endpoints: HashSet<EndpointId>,
+    pub webhooks: Webhooks,
 }
 
 /// A configuration that is ready to be put in force.
@@ -54,6 +56,7 @@ struct Next {
     configuration: Configuration,
     settings: NextSettings,
     sandbox: Sandbox,
+    endpoints: HashSet<EndpointId>,
 }
 
 /// Why the file is not put in force. The operator must act; the node goes on as it was.
@@ -68,6 +71,9 @@ enum Refusal {
     /// What its sandbox applications lack cannot be made.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
+    /// The store is told of the endpoints, and takes nothing.
+    #[error("the webhooks cannot be changed: {0}")]
+    Store(#[from] StepError),
 }
 
 impl Reload {
@@ -77,9 +83,9 @@ impl Reload {
     }
 
     /// Reads the file and puts it in force, or keeps what is and says why. Whether the file is in force. Dropped before
-    /// its end it has changed nothing.
+    /// its end, by a node that stops, it has changed endpoints at most.
     pub async fn run(&mut self) -> bool {
-        let result = self.prepare().await;
+        let result = self.get_ready().await;
         let is_in_force = match result {
             Ok(next) => {
                 self.put_in_force(next);
@@ -98,6 +104,13 @@ impl Reload {
         is_in_force
     }
 
+    /// Endpoints go before keys and numbers: the first event of a new application finds them.
+    async fn get_ready(&mut self) -> Result<Next, Refusal> {
+        let mut next = self.prepare().await?;
+        self.webhooks.replace(std::mem::take(&mut next.configuration.webhooks)).await?;
+        Ok(next)
+    }
+
     /// Everything that can fail or take time: files on a network or a sick disk hold up no thread that others need.
     async fn prepare(&self) -> Result<Next, Refusal> {
         let (file, running, data_dir) = (self.file.clone(), Arc::clone(&self.running), Arc::clone(&self.data_dir));
@@ -108,7 +121,8 @@ impl Reload {
             // Last, for a key that is made is to be shown.
             let complete = sandbox::complete(&mut configuration, &data_dir, &receivers);
             let sandbox = Handle::current().block_on(complete)?;
-            Ok(Next { configuration, settings, sandbox })
+            let endpoints = configuration.webhooks.iter().map(|one| one.id.clone()).collect();
+            Ok(Next { configuration, settings, sandbox, endpoints })
         });
         match reading.await {
             Ok(read) => read,
@@ -119,13 +133,11 @@ impl Reload {
 
     /// Settings first: routes and keys name trunks and applications by places that only the new settings have, and a
     /// call that came by the old routes finds its number in them as well, since what was taken away is remembered.
-    /// Endpoints before keys: the first event of a new application finds them.
     fn put_in_force(&mut self, next: Next) {
-        let Next { configuration, settings, mut sandbox } = next;
+        let Next { configuration, settings, mut sandbox, endpoints } = next;
         self.verify.replace_settings(settings);
         self.shared.replace_routes(configuration.trunks.clone(), Peers::new(&configuration.peers), &self.metrics);
         self.receivers.run(&mut sandbox);
-        let endpoints = self.replace_endpoints(&configuration);
         self.access.store(Arc::new(access(&configuration)));
         self.admin_token.replace(configuration.admin_token.as_ref());
         self.store.set_retention(configuration.retention);
@@ -133,22 +145,13 @@ impl Reload {
         for warning in config::warnings(&configuration) {
             tracing::warn!("{warning}");
         }
-        tell_change(&self.running, &configuration, &endpoints);
+        tell_change(&self.running, &configuration, &Difference::new(&self.endpoints, &endpoints));
+        self.endpoints = endpoints;
         let welcome = sandbox.welcome_new(&configuration, &self.told.api_url(), &self.told.sip_via());
         if !welcome.is_empty() {
             say(&welcome);
         }
         self.running = Arc::new(configuration);
-    }
-
-    /// The place where webhooks change. Subscriptions and endpoints are those of the start still.
-    fn replace_endpoints(&mut self, configuration: &Configuration) -> Difference {
-        let endpoints: HashSet<EndpointId> = configuration.webhooks.iter().map(|one| one.id.clone()).collect();
-        let difference = Difference::new(&self.endpoints, &endpoints);
-        if difference.came + difference.went > 0 {
-            tracing::warn!("webhooks have changed in the file: they stay as they are until a restart");
-        }
-        difference
     }
 }
 

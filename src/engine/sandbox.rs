@@ -156,7 +156,7 @@ pub async fn complete(
             };
             let url = format!("http://{address}/hook");
             configuration.webhooks.push(Endpoint {
-                id: EndpointId(format!("{}|built-in", application.name).into()),
+                id: EndpointId::built_in(&application.name),
                 application: application.name.clone(),
                 url: url.parse().map_err(|_| SandboxError::Broken(url))?,
                 secrets: vec![secret()?],

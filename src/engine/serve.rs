@@ -25,13 +25,13 @@ use super::sandbox::{self, Receivers, SandboxError};
 use super::signals::{Signals, Wish};
 use super::sip_answer::SipShared;
 use super::supervisor::Supervisor;
+use super::webhooks::{Webhooks, subscriptions};
 use super::{test_calls, threads, watchdog};
 use crate::admin;
 use crate::api::server::{Bounds, Counts};
 use crate::api::{self, Access, key};
 use crate::config::{ApiKey, Configuration};
 use crate::matcher::boot_time::BootTime;
-use crate::outbox::delivery::{Subscription, Subscriptions};
 use crate::sip::transaction::key::HashKey;
 use crate::store::{self, Store, StoreError};
 use crate::telemetry::health::Health;
@@ -41,14 +41,9 @@ use crate::transport::udp::{self, BoundSocket, RECEIVE_BUFFER};
 use crate::verify::recent_calls::RecentCalls;
 use crate::verify::settings::Application;
 use crate::verify::{Restored, Verify};
-use crate::webhook::settings::Endpoint;
-use crate::webhook::worker::Worker;
 
 /// New deliveries on their way from the writer to the webhook worker; what does not fit is polled from the store.
 const READY_DELIVERIES: usize = 16_384;
-
-/// How long webhook attempts in flight may take when the node stops.
-const WEBHOOK_GRACE: Duration = Duration::from_secs(5);
 
 /// How long the node has to settle what is under way after the drain: requests, calls and deliveries have 5 s each, and
 /// what the store has taken goes to disk.
@@ -223,7 +218,13 @@ impl Node {
         let (metrics, health) = (Metrics::new(), Arc::new(Health::default()));
         let (ready, fresh) = mpsc::channel(READY_DELIVERIES);
         let settings = store::Settings { path: data_dir.file("ringproof.db"), retention: configuration.retention };
-        let store = Store::open(&settings, subscriptions(&configuration), metrics.clone(), Arc::clone(&health), ready)?;
+        let store = Store::open(
+            &settings,
+            subscriptions(&configuration.webhooks),
+            metrics.clone(),
+            Arc::clone(&health),
+            ready,
+        )?;
         let recent = Arc::new(RecentCalls::new(configuration.sip.recent_calls));
         let verify = Verify::new(
             configuration.verify.clone(),
@@ -242,7 +243,7 @@ impl Node {
         receivers.run(&mut sandbox);
         let endpoints = std::mem::take(&mut configuration.webhooks);
         let subscribed = endpoints.iter().map(|endpoint| endpoint.id.clone()).collect();
-        let worker = Worker::new(store.clone(), endpoints, fresh, metrics.clone(), clock::utc, WEBHOOK_GRACE);
+        let (webhooks, worker) = Webhooks::new(store.clone(), endpoints, fresh, metrics.clone());
         rest.spawn(|stop| worker.run(stop));
         let expiring = verify.clone();
         rest.spawn(|stop| async move { expiring.run_expiry(stop).await });
@@ -296,6 +297,7 @@ impl Node {
             metrics,
             told,
             endpoints: subscribed,
+            webhooks,
         };
         let node = Self { health, store, requests, calls, workers, rest, _data_dir: data_dir };
         Ok((node, reload))
@@ -378,15 +380,6 @@ async fn http(name: &'static str, address: SocketAddr) -> Result<TcpListener, Se
 /// The bound address; an open socket has one.
 fn local(listener: &TcpListener) -> SocketAddr {
     listener.local_addr().unwrap_or_else(|_| (Ipv4Addr::UNSPECIFIED, 0).into())
-}
-
-fn subscriptions(configuration: &Configuration) -> Subscriptions {
-    let subscription = |endpoint: &Endpoint| Subscription {
-        application: endpoint.application.clone(),
-        endpoint: endpoint.id.clone(),
-        events: endpoint.events.clone(),
-    };
-    Subscriptions(configuration.webhooks.iter().map(subscription).collect())
 }
 
 pub fn access(configuration: &Configuration) -> Access {

@@ -1,4 +1,5 @@
-//! Events: what happened to a verification, and the body that tells it (Standard Webhooks 1.0, payload structure).
+//! Events: what happened, and the body that tells what happened to a verification (Standard Webhooks 1.0, payload
+//! structure).
 
 use std::fmt;
 use std::time::SystemTime;
@@ -39,11 +40,15 @@ pub enum EventType {
     Failed,
     /// The phone called within a minute after the window.
     LateCall,
+    /// The last try of a delivery failed.
+    DeliveryExhausted,
+    /// An endpoint is sent nothing any more until it is enabled again.
+    EndpointDisabled,
 }
 
 impl EventType {
     /// Every type there is, for configuration that names them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Created,
         Self::CallReceived,
         Self::Verified,
@@ -52,6 +57,8 @@ impl EventType {
         Self::Denied,
         Self::Failed,
         Self::LateCall,
+        Self::DeliveryExhausted,
+        Self::EndpointDisabled,
     ];
 
     /// The `type` of the body.
@@ -66,6 +73,8 @@ impl EventType {
             Self::Denied => "verification.denied",
             Self::Failed => "verification.failed",
             Self::LateCall => "verification.late_call",
+            Self::DeliveryExhausted => "delivery.exhausted",
+            Self::EndpointDisabled => "endpoint.disabled",
         }
     }
 
@@ -73,6 +82,12 @@ impl EventType {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+
+    /// Whether it tells of deliveries themselves. If one of its own is exhausted, no event follows: that would have no end.
+    #[must_use]
+    pub const fn is_of_delivery(self) -> bool {
+        matches!(self, Self::DeliveryExhausted | Self::EndpointDisabled)
     }
 
     /// Whether it tells of a terminal state: the default subscription.

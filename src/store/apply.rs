@@ -6,41 +6,54 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, named_params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, named_params, params};
 
 use super::row::{self, columns, millis};
-use super::step::{Claim, Delivery, End, IdempotencyRecord, Note, Prepared, Work};
+use super::step::{Claim, Done, End, IdempotencyRecord, Note, Prepared, Work};
+use super::{deliveries, endpoints, tried};
 use crate::call::assurance::Assurance;
 use crate::call::event::{CallerSource, Presentation};
 use crate::matcher::verification::{Status, Verification, VerificationId};
-use crate::outbox::delivery::{DeliveryId, Due, Subscriptions};
+use crate::outbox::delivery::{DeliveryId, Due, EndpointId, Subscriptions};
+use crate::outbox::endpoint::DisableReason;
 use crate::outbox::event::{CallFacts, EventId, EventType, body};
-
-/// Longest error text kept for a delivery, in bytes.
-const ERROR_BYTES: usize = 200;
 
 /// What a transaction changes outside the database once it is committed.
 #[derive(Debug, Default)]
 pub struct Effects {
     /// Application and status of each verification that reached a status.
     pub reached: Vec<(String, Status)>,
-    /// New deliveries.
+    /// Deliveries to be tried now.
     pub due: Vec<Due>,
-    /// How many deliveries are done for good.
-    pub finished: usize,
+    /// By how much the number of deliveries changes that are due or will be.
+    pub backlog: i64,
+    /// Application and name of each endpoint that was disabled, and why.
+    pub disabled: Vec<(String, EndpointId, DisableReason)>,
+    /// Whether endpoints were enabled.
+    pub enabled: bool,
+}
+
+/// A point in a transaction to go back to.
+#[derive(Debug, Clone, Copy)]
+pub struct Mark {
+    reached: usize,
+    due: usize,
+    backlog: i64,
+    disabled: usize,
 }
 
 impl Effects {
     /// A point to go back to.
-    pub fn mark(&self) -> (usize, usize, usize) {
-        (self.reached.len(), self.due.len(), self.finished)
+    pub fn mark(&self) -> Mark {
+        Mark { reached: self.reached.len(), due: self.due.len(), backlog: self.backlog, disabled: self.disabled.len() }
     }
 
-    /// Forgets what came after `mark`.
-    pub fn back_to(&mut self, mark: (usize, usize, usize)) {
-        self.reached.truncate(mark.0);
-        self.due.truncate(mark.1);
-        self.finished = mark.2;
+    /// Forgets what came after `mark`. That endpoints were enabled is looked up anyway.
+    pub fn back_to(&mut self, mark: Mark) {
+        self.reached.truncate(mark.reached);
+        self.due.truncate(mark.due);
+        self.backlog = mark.backlog;
+        self.disabled.truncate(mark.disabled);
     }
 }
 
@@ -72,23 +85,27 @@ impl ApplyError {
     }
 }
 
-/// Does one step; gives the verification as it leaves it, `None` where the verification was not pending.
+/// Does one step.
 pub fn apply(
     connection: &Connection,
     subscriptions: &Subscriptions,
     work: &Work,
     effects: &mut Effects,
-) -> Result<Option<Verification>, ApplyError> {
+) -> Result<Done, ApplyError> {
     let mut outbox = Outbox { connection, subscriptions, effects };
     match work {
-        Work::Create(prepared) => create(&mut outbox, prepared).map(Some),
-        Work::Claim(step) => claim(&mut outbox, step),
-        Work::End(step) => end(&mut outbox, step),
-        Work::Note(step) => note(&mut outbox, step),
-        Work::Delivery(id, state) => {
-            deliver(&mut outbox, *id, state)?;
-            Ok(None)
+        Work::Create(prepared) => create(&mut outbox, prepared).map(Some).map(Done::Verification),
+        Work::Claim(step) => claim(&mut outbox, step).map(Done::Verification),
+        Work::End(step) => end(&mut outbox, step).map(Done::Verification),
+        Work::Note(step) => note(&mut outbox, step).map(Done::Verification),
+        Work::Tried(step) => tried::tried(&mut outbox, step).map(|()| Done::Other),
+        Work::Replay(step) => deliveries::replay(&mut outbox, step).map(Done::Replay),
+        Work::Enable(endpoint) => {
+            outbox.effects.enabled |= endpoints::enable(connection, endpoint)?;
+            Ok(Done::Other)
         }
+        // The writer has taken them on before the transaction.
+        Work::Subscribe(_) => Ok(Done::Other),
     }
 }
 
@@ -114,7 +131,15 @@ fn create(outbox: &mut Outbox<'_>, prepared: &Prepared) -> Result<Verification, 
         remember(outbox.connection, record, verification.id, answer, verification.created_at)?;
     }
     let at = verification.created_at;
-    outbox.tell(step.event, EventType::Created, at, verification, &prepared.body)?;
+    let event = Event {
+        id: step.event,
+        kind: EventType::Created,
+        at,
+        application: &verification.application,
+        verification: Some(verification.id),
+        body: Arc::clone(&prepared.body),
+    };
+    outbox.tell(&event, None)?;
     outbox.effects.reached.push((verification.application.clone(), Status::Pending));
     Ok(verification.clone())
 }
@@ -186,32 +211,21 @@ fn note(outbox: &mut Outbox<'_>, step: &Note) -> Result<Option<Verification>, Ap
     Ok(Some(verification))
 }
 
-fn deliver(outbox: &mut Outbox<'_>, id: DeliveryId, state: &Delivery) -> Result<(), ApplyError> {
-    let connection = outbox.connection;
-    match state {
-        Delivery::Delivered { at, status } => {
-            let sql = "UPDATE deliveries SET state = 'delivered', attempts = attempts + 1, last_at = ?2, status = ?3, \
-                       error = NULL WHERE id = ?1 AND state = 'due'";
-            outbox.effects.finished += connection.prepare_cached(sql)?.execute((id.0, millis(*at), status))?;
-        }
-        Delivery::PutOff { attempts, next_at, error } => {
-            let sql = "UPDATE deliveries SET attempts = ?2, next_at = ?3, error = ?4 WHERE id = ?1 AND state = 'due'";
-            connection.prepare_cached(sql)?.execute((id.0, attempts, millis(*next_at), shortened(error)))?;
-        }
-        Delivery::Exhausted { attempts, error } => {
-            let sql = "UPDATE deliveries SET state = 'exhausted', attempts = ?2, error = ?3 \
-                       WHERE id = ?1 AND state = 'due'";
-            outbox.effects.finished += connection.prepare_cached(sql)?.execute((id.0, attempts, shortened(error)))?;
-        }
-    }
-    Ok(())
+/// Where events go.
+pub(super) struct Outbox<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) subscriptions: &'a Subscriptions,
+    pub(super) effects: &'a mut Effects,
 }
 
-/// Where events go.
-struct Outbox<'a> {
-    connection: &'a Connection,
-    subscriptions: &'a Subscriptions,
-    effects: &'a mut Effects,
+/// An event to be told.
+pub(super) struct Event<'a> {
+    pub(super) id: EventId,
+    pub(super) kind: EventType,
+    pub(super) at: SystemTime,
+    pub(super) application: &'a str,
+    pub(super) verification: Option<VerificationId>,
+    pub(super) body: Arc<str>,
 }
 
 impl Outbox<'_> {
@@ -223,47 +237,46 @@ impl Outbox<'_> {
         verification: &Verification,
         call: Option<&CallFacts>,
     ) -> Result<(), ApplyError> {
-        self.tell(id, kind, at, verification, &body(kind, at, verification, call).into())
+        let body = body(kind, at, verification, call).into();
+        let (application, verification) = (verification.application.as_str(), Some(verification.id));
+        self.tell(&Event { id, kind, at, application, verification, body }, None)
     }
 
-    fn tell(
-        &mut self,
-        id: EventId,
-        kind: EventType,
-        at: SystemTime,
-        verification: &Verification,
-        body: &Arc<str>,
-    ) -> Result<(), ApplyError> {
-        let event = "INSERT INTO events (id, application, verification, type, at, body) \
-                     VALUES (:id, :application, :verification, :type, :at, :body)";
-        self.connection.prepare_cached(event)?.execute(named_params! {
+    /// Writes an event and its deliveries, none to the endpoint `except`. Deliveries to a disabled endpoint are parked.
+    pub(super) fn tell(&mut self, event: &Event<'_>, except: Option<&EndpointId>) -> Result<(), ApplyError> {
+        let Event { id, kind, at, application, verification, ref body } = *event;
+        let sql = "INSERT INTO events (id, application, verification, type, at, body) \
+                   VALUES (:id, :application, :verification, :type, :at, :body)";
+        self.connection.prepare_cached(sql)?.execute(named_params! {
             ":id": id.to_string(),
-            ":application": verification.application,
-            ":verification": verification.id.to_string(),
+            ":application": application,
+            ":verification": verification.map(|id| id.to_string()),
             ":type": kind.as_str(),
             ":at": millis(at),
             ":body": body,
         })?;
         let sequence = self.connection.last_insert_rowid();
 
-        let delivery = "INSERT INTO deliveries (application, event, endpoint, planned_from, next_at) \
-                        VALUES (?1, ?2, ?3, ?4, ?4)";
-        for endpoint in self.subscriptions.of(&verification.application, kind) {
-            self.connection.prepare_cached(delivery)?.execute((
-                &verification.application,
-                sequence,
-                &endpoint.0,
-                millis(at),
-            ))?;
-            self.effects.due.push(Due {
-                id: DeliveryId(self.connection.last_insert_rowid()),
-                endpoint: endpoint.clone(),
-                event: id,
-                kind,
-                planned_from: at,
-                attempts: 0,
-                body: Arc::clone(body),
-            });
+        let sql = "INSERT INTO deliveries (application, event, endpoint, planned_from, next_at, state) \
+                   VALUES (?1, ?2, ?3, ?4, ?4, CASE WHEN EXISTS (SELECT 1 FROM endpoints WHERE id = ?3 \
+                   AND disabled_at IS NOT NULL) THEN 'parked' ELSE 'due' END) RETURNING id, state = 'due'";
+        for endpoint in self.subscriptions.of(application, kind).filter(|endpoint| Some(*endpoint) != except) {
+            let parameters = params![application, sequence, endpoint.0, millis(at)];
+            let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+            let (row, due): (i64, bool) = self.connection.prepare_cached(sql)?.query_row(parameters, read)?;
+            if due {
+                self.effects.backlog += 1;
+                self.effects.due.push(Due {
+                    id: DeliveryId(row),
+                    endpoint: endpoint.clone(),
+                    event: id,
+                    kind,
+                    planned_from: at,
+                    attempts: 0,
+                    replayed_after: 0,
+                    body: Arc::clone(body),
+                });
+            }
         }
         Ok(())
     }
@@ -319,8 +332,4 @@ fn record(
         ":call_key": event.key.0.cast_signed(),
     })?;
     Ok(())
-}
-
-fn shortened(error: &str) -> &str {
-    &error[..error.floor_char_boundary(ERROR_BYTES)]
 }

@@ -6,6 +6,8 @@
 //! in the transaction of the change that it tells, and a step is answered only when it is on disk or known undone.
 
 mod apply;
+mod deliveries;
+mod endpoints;
 mod faults;
 pub mod inspect;
 mod purge;
@@ -16,10 +18,13 @@ mod resolve;
 mod row;
 mod schema;
 mod step;
+mod sweep;
 #[cfg(test)]
 mod tests;
+mod tried;
 mod writer;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -28,8 +33,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::Sender;
+use tokio::sync::watch;
 
 use crate::e164::E164;
 use crate::matcher::verification::{Verification, VerificationId};
@@ -42,11 +49,16 @@ use faults::Faults;
 use purge::Purge;
 use queue::{EXPIRY_CHUNK, Queue, Refusal, Urgency};
 use readers::Readers;
-use step::{Answer, Prepared, Step, Waiter, Work, gather};
+use step::{Answer, Done, Prepared, Replay, Step, Waiter, Work, gather};
 use writer::Writer;
 
+pub use deliveries::{DeliveryFilter, DeliveryRow, Replayed};
+pub use endpoints::EndpointRow;
 pub use recovered::{PendingRow, Recovered, RestingRow};
-pub use step::{Claim, Create, Delivery, End, IdempotencyRecord, Note, StepError};
+pub use step::{Claim, Create, End, IdempotencyRecord, Note, StepError, Tried};
+
+/// The endpoints that are sent nothing.
+pub type DisabledEndpoints = Arc<HashSet<EndpointId>>;
 
 /// What the operator configures about the store.
 #[derive(Debug, Clone)]
@@ -143,6 +155,8 @@ struct Inner {
     metrics: Metrics,
     /// In seconds.
     retention: AtomicU64,
+    subscriptions: Arc<ArcSwap<Subscriptions>>,
+    disabled: watch::Receiver<DisabledEndpoints>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -171,32 +185,35 @@ impl Store {
         faults: Faults,
     ) -> Result<Self, StoreError> {
         let connection = schema::open_writer(&settings.path)?;
-        let parked = writer::park(&connection, &subscriptions)?;
-        if parked > 0 {
-            tracing::warn!(parked, "deliveries wait for endpoints that are not configured any more");
-        }
+        let (disabled, watched) = watch::channel(DisabledEndpoints::default());
+        let subscriptions = Arc::new(ArcSwap::from_pointee(subscriptions));
         metrics.webhook_backlog.set(writer::backlog(&connection)?);
         let queue = Arc::new(Queue::default());
         let writer = Writer {
             connection,
             path: settings.path.clone(),
             queue: Arc::clone(&queue),
-            subscriptions,
+            subscriptions: Arc::clone(&subscriptions),
+            disabled,
             metrics: metrics.clone(),
             beat: health.beats.add("store writer", false),
             health,
             ready,
             faults,
             kept: Vec::new(),
+            sweep_later: false,
+            orphaned: 0,
             failed: false,
             stale: false,
         };
+        writer.read_disabled();
+        queue.push_sweep();
         let thread =
             thread::Builder::new().name("store-writer".into()).spawn(|| writer.run()).map_err(StoreError::Thread)?;
         let readers = Arc::new(Readers::new(settings.path.clone()));
         let writer = Mutex::new(Some(thread));
-        let retention = AtomicU64::new(settings.retention.as_secs());
-        Ok(Self { inner: Arc::new(Inner { queue, readers, metrics, retention, writer }) })
+        let (retention, disabled) = (AtomicU64::new(settings.retention.as_secs()), watched);
+        Ok(Self { inner: Arc::new(Inner { queue, readers, metrics, retention, subscriptions, disabled, writer }) })
     }
 
     /// What was pending, resting and undelivered when the node stopped. Blocks; meant for the start.
@@ -220,17 +237,19 @@ impl Store {
         let answer = create.idempotency.as_ref().map(|_| create.verification.to_json());
         let work = Work::Create(Box::new(Prepared { create, body, answer }));
         // A creation that is done always leaves its row.
-        let done = |answer: Answer| done(answer.and_then(|row| row.ok_or(StepError::RolledBack)));
+        let done = |answer: Answer| done(answer.and_then(|it| it.verification().ok_or(StepError::RolledBack)));
         self.inner.push(Urgency::Create, work, Box::new(done));
     }
 
     /// Takes a verification from pending to verified. `None`: it is not pending.
     pub fn claim(&self, step: Claim, done: impl FnOnce(Result<Option<Verification>, StepError>) + Send + 'static) {
+        let done = |answer: Answer| done(answer.map(Done::verification));
         self.inner.push(Urgency::Claim, Work::Claim(Box::new(step)), Box::new(done));
     }
 
     /// Ends a pending verification, as urgent as a creation. `None`: it is not pending.
     pub fn end(&self, step: End, done: impl FnOnce(Result<Option<Verification>, StepError>) + Send + 'static) {
+        let done = |answer: Answer| done(answer.map(Done::verification));
         self.inner.push(Urgency::Create, Work::End(Box::new(step)), Box::new(done));
     }
 
@@ -244,6 +263,7 @@ impl Store {
         if steps.is_empty() {
             return done(Vec::new());
         }
+        let done = |answers: Vec<Answer>| done(answers.into_iter().map(|one| one.map(Done::verification)).collect());
         let waiters = gather(steps.len(), Box::new(done));
         let steps = steps.into_iter().map(|end| Work::End(Box::new(end))).zip(waiters);
         let mut steps = steps.map(|(work, waiter)| Step { work, waiter });
@@ -267,11 +287,50 @@ impl Store {
         self.inner.push(Urgency::Delivery, Work::Note(Box::new(step)), Box::new(done));
     }
 
-    /// Keeps how a try of a delivery ended. It waits while the disk takes nothing, and `done` with it. The first 200
-    /// bytes of an error are kept.
-    pub fn deliver(&self, id: DeliveryId, state: Delivery, done: impl FnOnce(Result<(), StepError>) + Send + 'static) {
+    /// Keeps how a try of a delivery ended: its row, what it says of its endpoint, and the events that follow where it
+    /// was the last try or disables the endpoint. It waits while the disk takes nothing, and `done` with it. The first
+    /// 200 bytes of an error are kept.
+    pub fn deliver(&self, tried: Tried, done: impl FnOnce(Result<(), StepError>) + Send + 'static) {
         let done = |answer: Answer| done(answer.map(drop));
-        self.inner.push(Urgency::Delivery, Work::Delivery(id, state), Box::new(done));
+        self.inner.push(Urgency::Delivery, Work::Tried(tried), Box::new(done));
+    }
+
+    /// Makes a delivery of this application due at `at`, which is now, with a fresh plan of tries. Id and body stay.
+    pub fn replay(
+        &self,
+        application: &str,
+        id: DeliveryId,
+        at: SystemTime,
+        done: impl FnOnce(Result<Replayed, StepError>) + Send + 'static,
+    ) {
+        let work = Work::Replay(Replay { application: application.to_owned(), id, at });
+        let done = |answer: Answer| {
+            done(answer.map(|it| match it {
+                Done::Replay(replayed) => replayed,
+                Done::Verification(_) | Done::Other => Replayed::Unknown,
+            }));
+        };
+        self.inner.push(Urgency::Create, work, Box::new(done));
+    }
+
+    /// Enables a disabled endpoint; any other stays as it is. What is parked for it becomes due again, by and by.
+    pub fn enable(&self, endpoint: EndpointId, done: impl FnOnce(Result<(), StepError>) + Send + 'static) {
+        let done = |answer: Answer| done(answer.map(drop));
+        self.inner.push(Urgency::Create, Work::Enable(endpoint), Box::new(done));
+    }
+
+    /// Has events go to other endpoints from now on. Deliveries to those that are gone are parked, and those to the ones
+    /// that came back become due again, by and by. `done` is told when new events follow it, also while the disk fails;
+    /// only a full or closed store refuses.
+    pub fn subscribe(&self, subscriptions: Subscriptions, done: impl FnOnce(Result<(), StepError>) + Send + 'static) {
+        let done = |answer: Answer| done(answer.map(drop));
+        self.inner.push(Urgency::Create, Work::Subscribe(Arc::new(subscriptions)), Box::new(done));
+    }
+
+    /// The endpoints that are disabled, whenever that changes.
+    #[must_use]
+    pub fn disabled(&self) -> watch::Receiver<DisabledEndpoints> {
+        self.inner.disabled.clone()
     }
 
     /// Reads a verification.
@@ -299,6 +358,31 @@ impl Store {
     pub async fn due(&self, endpoint: &EndpointId, now: SystemTime, limit: u32) -> Result<Vec<Due>, StoreError> {
         let endpoint = endpoint.clone();
         self.inner.readers.read(move |connection| readers::due(connection, &endpoint, now, limit)).await
+    }
+
+    /// An application's deliveries, the newest first: those made before the one with id `after` alone, at most `limit`.
+    pub async fn deliveries(
+        &self,
+        application: &str,
+        filter: DeliveryFilter,
+        after: Option<DeliveryId>,
+        limit: u32,
+    ) -> Result<Vec<DeliveryRow>, StoreError> {
+        let application = application.to_owned();
+        let read = move |connection: &_| deliveries::list(connection, &application, &filter, after, limit);
+        self.inner.readers.read(read).await
+    }
+
+    /// One delivery of this application.
+    pub async fn delivery(&self, application: &str, id: DeliveryId) -> Result<Option<DeliveryRow>, StoreError> {
+        let application = application.to_owned();
+        self.inner.readers.read(move |connection| deliveries::find(connection, &application, id)).await
+    }
+
+    /// An application's endpoints, in the order of its configuration.
+    pub async fn endpoints(&self, application: &str) -> Result<Vec<EndpointRow>, StoreError> {
+        let (subscriptions, application) = (self.inner.subscriptions.load_full(), application.to_owned());
+        self.inner.readers.read(move |connection| endpoints::list(connection, &subscriptions, &application)).await
     }
 
     /// How many deliveries are not done.

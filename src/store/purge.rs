@@ -148,7 +148,7 @@ fn surplus_answers(connection: &Connection) -> rusqlite::Result<Removed> {
 mod tests {
     use super::*;
     use crate::store::schema;
-    use crate::store::tests::Folder;
+    use crate::store::tests::{Folder, plan};
 
     #[test]
     fn what_is_old_is_found_by_an_index() {
@@ -161,13 +161,7 @@ mod tests {
             (OLD_ANSWERS, "idempotency_created"),
         ];
         for (sql, index) in uses {
-            let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
-            let mut rows = statement.raw_query();
-            let mut plan = String::new();
-            while let Some(row) = rows.next().unwrap() {
-                plan += row.get_ref(3).unwrap().as_str().unwrap();
-                plan += "; ";
-            }
+            let plan = plan(&connection, sql);
             assert!(plan.contains(index) && !plan.contains("TEMP B-TREE") && !plan.contains("SCAN"), "{sql}: {plan}");
         }
     }

@@ -72,6 +72,8 @@ impl Refusal {
 pub enum Taken {
     /// The steps of one transaction, at least one.
     Batch(Vec<Step>),
+    /// A chunk of parking.
+    Sweep,
     /// A chunk of this.
     Purge(Purge),
     /// Nothing came in the time given.
@@ -94,17 +96,18 @@ struct State {
     deliveries: VecDeque<Step>,
     expiries: VecDeque<Vec<Step>>,
     expiring: usize,
+    sweep: bool,
     purge: Option<Purge>,
     refusal: Option<Refusal>,
     batches: u32,
 }
 
 impl Queue {
-    /// Takes a step, or gives it back. The state of a delivery is taken also while an outcome is unknown: what was sent
-    /// is sent, and a second time changes nothing.
+    /// Takes a step, or gives it back. The result of a try is taken also while an outcome is unknown: what was sent is
+    /// sent, and a second time changes nothing. So are new subscriptions.
     pub fn push(&self, urgency: Urgency, step: Step) -> Result<(), (Step, Refusal)> {
         let mut state = self.state.lock();
-        let waits = matches!(step.work, Work::Delivery(..));
+        let waits = matches!(step.work, Work::Tried(_) | Work::Subscribe(_));
         let refusal = state.refusal.filter(|refusal| !(waits && *refusal == Refusal::Unresolved));
         let (queue, cap) = match urgency {
             Urgency::Claim => (&mut state.claims, CLAIMS),
@@ -147,6 +150,15 @@ impl Queue {
         }
     }
 
+    /// Has deliveries parked and taken up as their endpoints are, when there is time.
+    pub fn push_sweep(&self) {
+        let mut state = self.state.lock();
+        if state.refusal != Some(Refusal::Closed) {
+            state.sweep = true;
+            self.arrived.notify_one();
+        }
+    }
+
     /// Waits for work; with `wait`, gives `Idle` when none comes in that time.
     pub fn take(&self, wait: Option<Duration>) -> Taken {
         let mut state = self.state.lock();
@@ -185,6 +197,7 @@ impl Queue {
     pub fn close(&self) {
         let mut state = self.state.lock();
         state.refusal = Some(Refusal::Closed);
+        state.sweep = false;
         state.purge = None;
         self.arrived.notify_all();
     }
@@ -203,7 +216,7 @@ impl Queue {
 
 impl State {
     fn next(&mut self) -> Option<Taken> {
-        let background = !self.expiries.is_empty() || self.purge.is_some();
+        let background = !self.expiries.is_empty() || self.sweep || self.purge.is_some();
         let urgent = !(self.claims.is_empty() && self.creates.is_empty() && self.deliveries.is_empty());
         if urgent && !(background && self.batches >= BACKGROUND_TURN) {
             self.batches = self.batches.saturating_add(1);
@@ -213,6 +226,9 @@ impl State {
         if let Some(chunk) = self.expiries.pop_front() {
             self.expiring -= chunk.len();
             return Some(Taken::Batch(chunk));
+        }
+        if mem::take(&mut self.sweep) {
+            return Some(Taken::Sweep);
         }
         if let Some(purge) = self.purge.take() {
             return Some(Taken::Purge(purge));

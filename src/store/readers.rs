@@ -119,8 +119,8 @@ pub fn numbers_used(
 
 /// Deliveries to `endpoint` whose time has come, the longest due first.
 pub fn due(connection: &Connection, endpoint: &EndpointId, now: SystemTime, limit: u32) -> rusqlite::Result<Vec<Due>> {
-    let sql = "SELECT deliveries.id, events.id, events.type, deliveries.planned_from, deliveries.attempts, events.body \
-               FROM deliveries JOIN events ON events.seq = deliveries.event \
+    let sql = "SELECT deliveries.id, events.id, events.type, deliveries.planned_from, deliveries.attempts, \
+               deliveries.replayed_after, events.body FROM deliveries JOIN events ON events.seq = deliveries.event \
                WHERE deliveries.endpoint = ?1 AND deliveries.state = 'due' AND deliveries.next_at <= ?2 \
                ORDER BY deliveries.next_at, deliveries.id LIMIT ?3";
     connection
@@ -133,7 +133,8 @@ pub fn due(connection: &Connection, endpoint: &EndpointId, now: SystemTime, limi
                 kind: row::event_type(row, 2)?,
                 planned_from: row::time(row, 3)?,
                 attempts: row.get(4)?,
-                body: row.get(5)?,
+                replayed_after: row.get(5)?,
+                body: row.get(6)?,
             })
         })?
         .collect()

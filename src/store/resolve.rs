@@ -8,7 +8,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension};
 use tracing::{error, warn};
 
-use super::step::{Answer, Step, StepError, Work};
+use super::step::{Answer, Done, Step, StepError, Work};
 use super::writer::{Writer, backlog};
 use super::{StoreError, row, schema};
 use crate::matcher::verification::{Status, VerificationId};
@@ -46,7 +46,7 @@ impl Writer {
         self.recovered();
         self.queue.set_unresolved(false);
         for (step, answer) in batch.into_iter().zip(answers) {
-            if let (Some(Ok(Some(verification))), Work::Create(_) | Work::Claim(_) | Work::End(_)) =
+            if let (Some(Ok(Done::Verification(Some(verification)))), Work::Create(_) | Work::Claim(_) | Work::End(_)) =
                 (&answer, &step.work)
             {
                 let labels = [verification.application.as_str(), verification.status.as_str()];
@@ -57,6 +57,9 @@ impl Writer {
                 None => self.keep(step),
             }
         }
+        // What the transaction has changed about endpoints, if it took effect.
+        self.read_disabled();
+        self.queue.push_sweep();
     }
 
     fn read_back(&mut self, batch: &[Step]) -> Result<Vec<Option<Answer>>, StoreError> {
@@ -80,7 +83,11 @@ pub fn resolve(connection: &Connection, work: &Work) -> rusqlite::Result<Option<
         Work::Create(prepared) => {
             let step = &prepared.create;
             let done = exists(connection, step.event)?;
-            Ok(Some(if done { Ok(Some(step.verification.clone())) } else { Err(StepError::RolledBack) }))
+            Ok(Some(if done {
+                Ok(Done::Verification(Some(step.verification.clone())))
+            } else {
+                Err(StepError::RolledBack)
+            }))
         }
         Work::Claim(step) => from_pending(connection, step.event, step.verification),
         Work::End(step) => from_pending(connection, step.event, step.verification),
@@ -89,20 +96,21 @@ pub fn resolve(connection: &Connection, work: &Work) -> rusqlite::Result<Option<
         }
         Work::Note(step) => {
             let done = exists(connection, step.event)?;
-            Ok(Some(if done { Ok(None) } else { Err(StepError::RolledBack) }))
+            Ok(Some(if done { Ok(Done::Verification(None)) } else { Err(StepError::RolledBack) }))
         }
-        Work::Delivery(..) => Ok(None),
+        Work::Tried(_) | Work::Replay(_) | Work::Enable(_) => Ok(None),
+        Work::Subscribe(_) => Ok(Some(Ok(Done::Other))),
     }
 }
 
 fn from_pending(connection: &Connection, event: EventId, id: VerificationId) -> rusqlite::Result<Option<Answer>> {
     let verification = row::find(connection, id)?;
     if exists(connection, event)? {
-        return Ok(Some(Ok(verification)));
+        return Ok(Some(Ok(Done::Verification(verification))));
     }
     let pending = verification.is_some_and(|verification| verification.status == Status::Pending);
     // What is not pending any more would not have been changed by the step either.
-    Ok(Some(if pending { Err(StepError::RolledBack) } else { Ok(None) }))
+    Ok(Some(if pending { Err(StepError::RolledBack) } else { Ok(Done::Verification(None)) }))
 }
 
 fn exists(connection: &Connection, event: EventId) -> rusqlite::Result<bool> {

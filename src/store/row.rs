@@ -11,6 +11,8 @@ use ulid::Ulid;
 use crate::call::assurance::{Assurance, Reasons};
 use crate::e164::E164;
 use crate::matcher::verification::{Consent, Purpose, Status, Verification, VerificationId};
+use crate::outbox::delivery::{DeliveryState, EndpointId};
+use crate::outbox::endpoint::DisableReason;
 use crate::outbox::event::{EventId, EventType};
 
 /// The columns that [`verification`] reads, in its order.
@@ -63,6 +65,31 @@ pub fn number(row: &Row<'_>, index: usize) -> rusqlite::Result<E164> {
 /// Reads the id of a verification.
 pub fn verification_id(row: &Row<'_>, index: usize) -> rusqlite::Result<VerificationId> {
     row.get_ref(index)?.as_str()?.parse().map_err(|fault| damaged(index, Type::Text, fault))
+}
+
+/// Reads the id of a verification, where there is one.
+pub fn maybe_verification_id(row: &Row<'_>, index: usize) -> rusqlite::Result<Option<VerificationId>> {
+    maybe(row, index, |index| verification_id(row, index))
+}
+
+/// Reads a time, where there is one.
+pub fn maybe_time(row: &Row<'_>, index: usize) -> rusqlite::Result<Option<SystemTime>> {
+    maybe(row, index, |index| time(row, index))
+}
+
+/// Reads the name of an endpoint.
+pub fn endpoint_id(row: &Row<'_>, index: usize) -> rusqlite::Result<EndpointId> {
+    Ok(EndpointId(row.get_ref(index)?.as_str()?.into()))
+}
+
+/// Reads the state of a delivery.
+pub fn delivery_state(row: &Row<'_>, index: usize) -> rusqlite::Result<DeliveryState> {
+    named(row, index, |text| if text == "due" { Some(DeliveryState::Pending) } else { DeliveryState::parse(text) })
+}
+
+/// Reads why an endpoint is disabled.
+pub fn disable_reason(row: &Row<'_>, index: usize) -> rusqlite::Result<DisableReason> {
+    named(row, index, DisableReason::parse)
 }
 
 /// Reads the id of an event.

@@ -7,10 +7,12 @@ use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
+use super::deliveries::Replayed;
 use crate::call::assurance::Reasons;
 use crate::matcher::verification::{Status, Verification, VerificationId};
-use crate::outbox::delivery::DeliveryId;
+use crate::outbox::delivery::{DeliveryId, EndpointId, Subscriptions};
 use crate::outbox::event::{CallFacts, EventId, EventType};
+use crate::outbox::notice::LastAttempt;
 
 /// Why a step was not done. The caller may answer 503 and forget it: nothing of it is left behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -83,32 +85,19 @@ pub struct Note {
     pub at: SystemTime,
 }
 
-/// How a try of a delivery ended.
+/// A try of a delivery that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Delivery {
-    /// The endpoint took the event.
-    Delivered {
-        /// When, UTC.
-        at: SystemTime,
-        /// HTTP status with which it did.
-        status: u16,
-    },
-    /// It did not; the next try is planned.
-    PutOff {
-        /// How many have failed.
-        attempts: u32,
-        /// When the next is due, UTC.
-        next_at: SystemTime,
-        /// What went wrong.
-        error: String,
-    },
-    /// It did not, and no try is left.
-    Exhausted {
-        /// How many have failed.
-        attempts: u32,
-        /// What went wrong at last.
-        error: String,
-    },
+pub struct Tried {
+    /// Which delivery.
+    pub id: DeliveryId,
+    /// How many tries it has had, this one included.
+    pub attempts: u32,
+    /// `replayed_after` of the delivery that was tried: a replay since then has a plan of its own.
+    pub replayed_after: u32,
+    /// How it ended: without `error`, the endpoint took the event.
+    pub last: LastAttempt,
+    /// When the next try is due after a failure, UTC; `None` where none is left.
+    pub next_at: Option<SystemTime>,
 }
 
 /// What a repeated request must be answered with. The body is the verification as the step leaves it.
@@ -126,8 +115,30 @@ pub struct IdempotencyRecord {
     pub status: u16,
 }
 
-/// What became of a step: the verification as it leaves it, `None` where it was not pending.
-pub(super) type Answer = Result<Option<Verification>, StepError>;
+/// What a step did.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are verifications")]
+pub(super) enum Done {
+    /// To a verification: as the step leaves it, `None` where it was not pending.
+    Verification(Option<Verification>),
+    /// To a delivery that was to be replayed.
+    Replay(Replayed),
+    /// Nothing that its caller waits to see.
+    Other,
+}
+
+impl Done {
+    /// The verification, where there is one.
+    pub(super) fn verification(self) -> Option<Verification> {
+        match self {
+            Self::Verification(verification) => verification,
+            Self::Replay(_) | Self::Other => None,
+        }
+    }
+}
+
+/// What became of a step.
+pub(super) type Answer = Result<Done, StepError>;
 
 /// Told the answer, once.
 pub(super) type Waiter = Box<dyn FnOnce(Answer) + Send>;
@@ -145,7 +156,18 @@ pub(super) enum Work {
     Claim(Box<Claim>),
     End(Box<End>),
     Note(Box<Note>),
-    Delivery(DeliveryId, Delivery),
+    Tried(Tried),
+    Replay(Replay),
+    Enable(EndpointId),
+    Subscribe(Arc<Subscriptions>),
+}
+
+/// Has a delivery tried again from the beginning of its plan.
+#[derive(Debug)]
+pub(super) struct Replay {
+    pub(super) application: String,
+    pub(super) id: DeliveryId,
+    pub(super) at: SystemTime,
 }
 
 /// A creation whose texts the calling thread has rendered, which spares the writer.

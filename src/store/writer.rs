@@ -8,16 +8,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::mpsc::Sender;
+use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
 use super::apply::{ApplyError, Effects, apply};
 use super::faults::Faults;
 use super::purge::Purge;
 use super::queue::{BATCH, DELIVERIES, Queue, Taken};
-use super::step::{Answer, Step, StepError, Work};
-use super::{StoreError, schema};
+use super::step::{Answer, Done, Step, StepError, Work};
+use super::{DisabledEndpoints, StoreError, schema};
 use crate::outbox::delivery::{Due, Subscriptions};
 use crate::telemetry::beat::Beat;
 use crate::telemetry::health::Health;
@@ -34,17 +36,22 @@ pub struct Writer {
     pub connection: Connection,
     pub path: PathBuf,
     pub queue: Arc<Queue>,
-    pub subscriptions: Subscriptions,
+    pub subscriptions: Arc<ArcSwap<Subscriptions>>,
+    pub disabled: watch::Sender<DisabledEndpoints>,
     pub metrics: Metrics,
     pub health: Arc<Health>,
     pub ready: Sender<Due>,
     pub faults: Faults,
-    /// Delivery states of transactions that were undone, to be written when the disk takes them. At most
+    /// Results of tries whose transactions were undone, to be written when the disk takes them. At most
     /// `DELIVERIES`.
     pub kept: Vec<Step>,
     /// At work while a waiter is told. The rest of its time it waits for steps or for the disk, which no restart
     /// makes faster.
     pub beat: Arc<Beat>,
+    /// Parking was left when the disk failed.
+    pub sweep_later: bool,
+    /// Deliveries that waited for endpoints that are not configured when this was last told.
+    pub orphaned: i64,
     /// The last commit failed.
     pub failed: bool,
     /// The connection saw an error after which it is not to be trusted.
@@ -53,7 +60,7 @@ pub struct Writer {
 
 /// Why a transaction did not end well.
 #[derive(Debug)]
-enum Fault {
+pub(super) enum Fault {
     /// One of its steps is at fault. Nothing of the transaction is left.
     Step(ApplyError),
     /// The disk or the file is. Nothing of the transaction is left.
@@ -72,6 +79,7 @@ impl Writer {
             }
             match self.queue.take(self.failed.then_some(PROBE)) {
                 Taken::Batch(batch) => self.write(batch),
+                Taken::Sweep => self.sweep(),
                 Taken::Purge(purge) => self.purge(purge),
                 Taken::Idle => self.probe(),
                 Taken::Closed => break,
@@ -83,6 +91,7 @@ impl Writer {
     }
 
     fn write(&mut self, batch: Vec<Step>) {
+        self.subscribe(&batch);
         if self.stale && self.reopen().is_err() {
             return self.undo(batch);
         }
@@ -121,6 +130,21 @@ impl Writer {
         }
     }
 
+    /// Takes on new subscriptions, whatever becomes of the transaction: they are no state of the disk.
+    fn subscribe(&self, batch: &[Step]) {
+        let mut changed = false;
+        for step in batch {
+            if let Work::Subscribe(subscriptions) = &step.work {
+                self.subscriptions.store(Arc::clone(subscriptions));
+                changed = true;
+            }
+        }
+        if changed {
+            self.read_disabled();
+            self.queue.push_sweep();
+        }
+    }
+
     /// One transaction of all steps. `apart` lets a step fail alone.
     fn transact(&mut self, steps: &[Step], apart: bool) -> Result<(Vec<Answer>, Effects), Fault> {
         self.faults.prepare(&self.connection);
@@ -136,23 +160,25 @@ impl Writer {
     }
 
     fn apply_together(&self, steps: &[Step]) -> Result<(Vec<Answer>, Effects), ApplyError> {
+        let subscriptions = self.subscriptions.load();
         let mut effects = Effects::default();
         let mut answers = Vec::with_capacity(steps.len());
         for step in steps {
-            answers.push(Ok(apply(&self.connection, &self.subscriptions, &step.work, &mut effects)?));
+            answers.push(Ok(apply(&self.connection, &subscriptions, &step.work, &mut effects)?));
         }
         Ok((answers, effects))
     }
 
     /// Each step between savepoints: one commit for all still, and the one at fault takes nothing with it.
     fn apply_apart(&self, steps: &[Step]) -> Result<(Vec<Answer>, Effects), ApplyError> {
+        let subscriptions = self.subscriptions.load();
         let mut effects = Effects::default();
         let mut answers = Vec::with_capacity(steps.len());
         for step in steps {
             let mark = effects.mark();
             run(&self.connection, "SAVEPOINT step")?;
-            match apply(&self.connection, &self.subscriptions, &step.work, &mut effects) {
-                Ok(verification) => answers.push(Ok(verification)),
+            match apply(&self.connection, &subscriptions, &step.work, &mut effects) {
+                Ok(done) => answers.push(Ok(done)),
                 Err(fault) if fault.is_the_steps_own() => {
                     error!(%fault, "a step was undone");
                     self.metrics.store_failures.with_label_values(&["rejected"]).inc();
@@ -167,7 +193,7 @@ impl Writer {
         Ok((answers, effects))
     }
 
-    fn commit(&mut self) -> Result<(), Fault> {
+    pub(super) fn commit(&mut self) -> Result<(), Fault> {
         let committed = self.faults.commit(&self.connection);
         match committed {
             Ok(()) => Ok(()),
@@ -182,7 +208,7 @@ impl Writer {
         }
     }
 
-    fn roll_back(&mut self) {
+    pub(super) fn roll_back(&mut self) {
         // Some errors have ended the transaction already.
         if !self.connection.is_autocommit() && run(&self.connection, "ROLLBACK").is_err() {
             self.stale = true;
@@ -200,7 +226,8 @@ impl Writer {
         for (application, status) in &effects.reached {
             self.metrics.verifications.with_label_values(&[application, status.as_str()]).inc();
         }
-        self.metrics.webhook_backlog.add(signed(effects.due.len()) - signed(effects.finished));
+        self.metrics.webhook_backlog.add(effects.backlog);
+        self.publish_endpoints(&effects);
         for due in effects.due {
             // What finds the channel full is due in the database, where the worker looks for it.
             let _ = self.ready.try_send(due);
@@ -216,15 +243,17 @@ impl Writer {
         self.beat.change();
     }
 
-    /// Answers a batch of which nothing is left. Delivery states wait for the disk: an event that was taken should
+    /// Answers a batch of which nothing is left. Results of tries wait for the disk: an event that was taken should
     /// not be sent again only because the disk was full.
     fn undo(&mut self, batch: Vec<Step>) {
         for step in batch {
-            if matches!(step.work, Work::Delivery(..)) {
-                self.keep(step);
-            } else {
-                self.metrics.store_failures.with_label_values(&["rolled_back"]).inc();
-                self.tell(step, Err(StepError::RolledBack));
+            match step.work {
+                Work::Tried(_) => self.keep(step),
+                Work::Subscribe(_) => self.tell(step, Ok(Done::Other)),
+                _ => {
+                    self.metrics.store_failures.with_label_values(&["rolled_back"]).inc();
+                    self.tell(step, Err(StepError::RolledBack));
+                }
             }
         }
     }
@@ -300,7 +329,7 @@ impl Writer {
         self.connection.execute("DELETE FROM space_probe", []).map(drop)
     }
 
-    fn fail(&mut self, fault: &rusqlite::Error) {
+    pub(super) fn fail(&mut self, fault: &rusqlite::Error) {
         if !self.failed {
             error!(%fault, "the store cannot write");
         }
@@ -315,6 +344,9 @@ impl Writer {
             self.failed = false;
             self.health.set_store_failed(false);
         }
+        if std::mem::take(&mut self.sweep_later) {
+            self.queue.push_sweep();
+        }
     }
 
     pub(super) fn reopen(&mut self) -> Result<(), StoreError> {
@@ -322,23 +354,6 @@ impl Writer {
         self.stale = false;
         Ok(())
     }
-}
-
-/// Parks the deliveries of endpoints that are not configured and takes up those of endpoints that are again. How many
-/// are parked.
-pub fn park(connection: &Connection, subscriptions: &Subscriptions) -> rusqlite::Result<i64> {
-    let endpoints: Vec<&str> = subscriptions.0.iter().map(|one| &*one.endpoint.0).collect();
-    let endpoints = serde_json::to_string(&endpoints).expect("a list of texts always becomes JSON");
-    let move_to = |state, from, which| {
-        let sql = format!(
-            "UPDATE deliveries SET state = '{state}' \
-             WHERE state = '{from}' AND endpoint {which} (SELECT value FROM json_each(?1))"
-        );
-        connection.execute(&sql, [&endpoints])
-    };
-    move_to("parked", "due", "NOT IN")?;
-    move_to("due", "parked", "IN")?;
-    connection.query_row("SELECT count(*) FROM deliveries WHERE state = 'parked'", [], |row| row.get(0))
 }
 
 /// Deliveries that are due or will be.
@@ -373,14 +388,10 @@ impl Drop for Guard {
     }
 }
 
-fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+pub(super) fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
     connection.prepare_cached(sql)?.execute([]).map(drop)
 }
 
 fn is_disk_full(fault: &rusqlite::Error) -> bool {
     fault.sqlite_error_code() == Some(ErrorCode::DiskFull)
-}
-
-fn signed(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -62,6 +62,12 @@ pub struct Metrics {
     pub api_connections_refused: IntCounterVec,
     /// Webhook attempts, by application and result.
     pub webhook_attempts: IntCounterVec,
+    /// Endpoints that were disabled, by application and reason.
+    pub webhook_disabled: IntCounterVec,
+    /// Configured endpoints that are disabled now.
+    pub webhook_endpoints_disabled: IntGauge,
+    /// Endpoints that are only probed now because their attempts fail.
+    pub webhook_endpoints_probed: IntGauge,
     /// Deliveries not yet done.
     pub webhook_backlog: IntGauge,
     /// Time of a commit.
@@ -162,6 +168,18 @@ impl Metrics {
                 &["reason"],
             ),
             webhook_attempts: counter_vec(r, "webhook_attempts_total", "Webhook attempts", &["application", "result"]),
+            webhook_disabled: counter_vec(
+                r,
+                "webhook_endpoint_disabled_total",
+                "Endpoints that were disabled",
+                &["application", "reason"],
+            ),
+            webhook_endpoints_disabled: gauge(r, "webhook_endpoints_disabled", "Configured endpoints disabled now"),
+            webhook_endpoints_probed: gauge(
+                r,
+                "webhook_endpoints_probed",
+                "Endpoints that get one attempt at a time because all fail",
+            ),
             webhook_backlog: gauge(r, "webhook_backlog", "Deliveries not yet done"),
             store_commit: histogram(r, "store_commit_seconds", "Time of a commit, disk included", &LATENCY),
             store_batch: histogram(

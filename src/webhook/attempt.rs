@@ -22,12 +22,14 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::pki_types::InvalidDnsNameError;
 use rustls::{ClientConfig, RootCertStore};
 use secrecy::SecretSlice;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::connector::{CONNECT, Check, Connector, LOOKUPS};
+use super::connector::{ALL_LOOKUPS, CONNECT, Check, Connector, LOOKUPS};
 use super::lane::IN_FLIGHT;
 use super::settings::Endpoint;
 use super::signature::{WEBHOOK_ID, WEBHOOK_SIGNATURE, WEBHOOK_TIMESTAMP, sign, unix_seconds};
+use crate::outbox::endpoint::GONE;
 
 /// Longest time of an attempt as a whole.
 pub const ATTEMPT: Duration = Duration::from_secs(10);
@@ -120,6 +122,21 @@ pub enum AttemptError {
 }
 
 impl AttemptError {
+    /// The HTTP status of the answer, where there was one.
+    #[must_use]
+    pub const fn status(&self) -> Option<u16> {
+        match self {
+            Self::Redirect(status) | Self::Status(status) => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// Whether the receiver wants to be asked no more.
+    #[must_use]
+    pub const fn is_gone(&self) -> bool {
+        matches!(self, Self::Status(GONE))
+    }
+
     /// Whether nothing was sent because this endpoint's address may not be used.
     #[must_use]
     pub const fn is_refused_address(&self) -> bool {
@@ -127,9 +144,12 @@ impl AttemptError {
     }
 }
 
-/// What all endpoints' TLS sessions have in common. Cheap to clone.
+/// What all endpoints' connections have in common: whom TLS trusts, and the places for name lookups. Cheap to clone.
 #[derive(Clone)]
-pub struct Tls(pub(super) Arc<ClientConfig>);
+pub struct Tls {
+    pub(super) config: Arc<ClientConfig>,
+    pub(super) lookups: Arc<Semaphore>,
+}
 
 impl Tls {
     /// Trusts the certificate authorities that the operating system trusts. Where it has none, every https endpoint
@@ -137,7 +157,7 @@ impl Tls {
     #[must_use]
     pub fn native() -> Self {
         match client_builder().with_native_roots() {
-            Ok(builder) => Self(Arc::new(builder.with_no_client_auth())),
+            Ok(builder) => Self::new(builder.with_no_client_auth()),
             Err(error) => {
                 tracing::warn!(%error, "no certificate authority is trusted: https webhooks cannot be delivered");
                 Self::with_roots(RootCertStore::empty())
@@ -148,7 +168,11 @@ impl Tls {
     /// Trusts `roots` alone.
     #[must_use]
     pub fn with_roots(roots: RootCertStore) -> Self {
-        Self(Arc::new(client_builder().with_root_certificates(roots).with_no_client_auth()))
+        Self::new(client_builder().with_root_certificates(roots).with_no_client_auth())
+    }
+
+    fn new(config: ClientConfig) -> Self {
+        Self { config: Arc::new(config), lookups: Arc::new(Semaphore::new(ALL_LOOKUPS)) }
     }
 }
 
@@ -178,7 +202,7 @@ impl fmt::Debug for Poster {
 impl Poster {
     /// Prepares attempts to `endpoint`. Connects to nothing yet.
     #[must_use]
-    pub fn new(endpoint: Endpoint, tls: &Tls) -> Self {
+    pub fn new(endpoint: &Endpoint, tls: &Tls) -> Self {
         let check = if endpoint.allow_private { Check::Any } else { Check::Public };
         let client = Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -190,8 +214,8 @@ impl Poster {
             .http2_initial_stream_window_size(64 * 1024)
             .http2_initial_connection_window_size(1024 * 1024)
             .http2_keep_alive_interval(Duration::from_secs(20))
-            .build(Connector::new(check, ClientConfig::clone(&tls.0)));
-        let Endpoint { url, secrets, allow_private, .. } = endpoint;
+            .build(Connector::new(check, ClientConfig::clone(&tls.config), Arc::clone(&tls.lookups)));
+        let Endpoint { url, secrets, allow_private, .. } = endpoint.clone();
         Self { client, url, secrets, allow_private, limit: ATTEMPT }
     }
 
@@ -327,7 +351,7 @@ mod tests {
     #[tokio::test]
     async fn receiver_gets_the_same_bytes_and_a_valid_signature_on_every_try() {
         let mut server = LocalServer::start(Reply::status(204)).await;
-        let poster = Poster::new(endpoint(&server.url(), true), &Tls::with_roots(RootCertStore::empty()));
+        let poster = Poster::new(&endpoint(&server.url(), true), &Tls::with_roots(RootCertStore::empty()));
         for try_at in [at(0), at(1)] {
             assert_eq!(poster.post(ID, BODY, try_at).await, Outcome::Delivered(204));
             let request = server.next().await;
@@ -425,7 +449,7 @@ mod tests {
     async fn tls_speaks_http_2_where_the_receiver_does() {
         for (alpn, version) in [("h2", Version::HTTP_2), ("http/1.1", Version::HTTP_11)] {
             let mut server = LocalServer::start_tls(Reply::status(200), alpn).await;
-            let poster = Poster::new(endpoint(&server.url(), true), &Tls::with_roots(local_server::roots()));
+            let poster = Poster::new(&endpoint(&server.url(), true), &Tls::with_roots(local_server::roots()));
             assert_eq!(poster.post(ID, BODY, at(0)).await, Outcome::Delivered(200), "{alpn}");
             let request = server.next().await;
             assert_eq!((request.version, request.body), (version, BODY.into()));
@@ -453,7 +477,7 @@ mod tests {
     }
 
     fn poster(url: &str, allow_private: bool) -> Poster {
-        Poster::new(endpoint(url, allow_private), &Tls::with_roots(RootCertStore::empty()))
+        Poster::new(&endpoint(url, allow_private), &Tls::with_roots(RootCertStore::empty()))
     }
 
     fn at(offset: u64) -> SystemTime {

@@ -31,6 +31,10 @@ pub(super) const CONNECT: Duration = Duration::from_secs(2);
 /// a dead name server must not take more of them than this.
 pub(super) const LOOKUPS: usize = 2;
 
+/// Lookups that may run at once for all endpoints: a quarter of the threads for blocking work (512), which the store's
+/// reads need too.
+pub(super) const ALL_LOOKUPS: usize = 128;
+
 /// Addresses of one name that are tried.
 const ADDRESSES: usize = 8;
 
@@ -63,8 +67,9 @@ impl Check {
 }
 
 impl Connector {
-    pub(super) fn new(check: Check, tls: ClientConfig) -> Self {
-        let mut http = HttpConnector::new_with_resolver(Resolver { check, lookups: Arc::new(Semaphore::new(LOOKUPS)) });
+    pub(super) fn new(check: Check, tls: ClientConfig, all_lookups: Arc<Semaphore>) -> Self {
+        let lookups = Arc::new(Semaphore::new(LOOKUPS));
+        let mut http = HttpConnector::new_with_resolver(Resolver { check, lookups, all_lookups });
         http.enforce_http(false);
         http.set_nodelay(true);
         // Shared out among a name's addresses, so that a dead first one leaves time for the second.
@@ -106,7 +111,10 @@ fn literal(uri: &Uri) -> Option<IpAddr> {
 #[derive(Clone)]
 struct Resolver {
     check: Check,
+    /// Places of this endpoint.
     lookups: Arc<Semaphore>,
+    /// Places of all endpoints.
+    all_lookups: Arc<Semaphore>,
 }
 
 impl Service<Name> for Resolver {
@@ -119,12 +127,14 @@ impl Service<Name> for Resolver {
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        let (check, lookups) = (self.check, Arc::clone(&self.lookups));
+        let (check, lookups, all) = (self.check, Arc::clone(&self.lookups), Arc::clone(&self.all_lookups));
         let resolving = async move {
-            let permit = lookups.acquire_owned().await.map_err(|_| AttemptError::Aborted)?;
+            // First its own: who waits for those of all holds no more of them than an endpoint may have.
+            let own = lookups.acquire_owned().await.map_err(|_| AttemptError::Aborted)?;
+            let of_all = all.acquire_owned().await.map_err(|_| AttemptError::Aborted)?;
             let lookup = tokio::task::spawn_blocking(move || {
                 // Given back by the thread itself: whoever waits may give up long before.
-                let _permit = permit;
+                let _places = (own, of_all);
                 (name.as_str(), 0).to_socket_addrs()
             });
             let found = lookup.await.map_err(|_| AttemptError::Aborted)?;

@@ -19,7 +19,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
@@ -85,6 +85,7 @@ pub(super) struct LocalServer {
     scheme: &'static str,
     requests: mpsc::UnboundedReceiver<Recorded>,
     connections: Arc<AtomicUsize>,
+    reply: watch::Sender<Reply>,
     task: JoinHandle<()>,
 }
 
@@ -121,12 +122,18 @@ impl LocalServer {
         self.requests.len()
     }
 
+    /// Answers so from now on.
+    pub(super) fn reply(&self, reply: Reply) {
+        self.reply.send_replace(reply);
+    }
+
     async fn listen(reply: Reply, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let scheme = if tls.is_some() { "https" } else { "http" };
         let (record, requests) = mpsc::unbounded_channel();
         let connections = Arc::new(AtomicUsize::new(0));
+        let (set_reply, reply) = watch::channel(reply);
         let accepted = Arc::clone(&connections);
         let task = tokio::spawn(async move {
             let mut serving = JoinSet::new();
@@ -147,7 +154,7 @@ impl LocalServer {
                 });
             }
         });
-        Self { address, scheme, requests, connections, task }
+        Self { address, scheme, requests, connections, reply: set_reply, task }
     }
 }
 
@@ -181,8 +188,9 @@ pub(super) fn roots() -> RootCertStore {
     roots
 }
 
-async fn accept(mut stream: TcpStream, reply: Reply, record: mpsc::UnboundedSender<Recorded>) {
-    match reply {
+async fn accept(mut stream: TcpStream, reply: watch::Receiver<Reply>, record: mpsc::UnboundedSender<Recorded>) {
+    let now = reply.borrow().clone();
+    match now {
         Reply::Reset => {
             stream.read_u8().await.unwrap();
             stream.set_zero_linger().unwrap();
@@ -193,13 +201,13 @@ async fn accept(mut stream: TcpStream, reply: Reply, record: mpsc::UnboundedSend
             // Held open, so that it is the bytes that count.
             while stream.read_u8().await.is_ok() {}
         }
-        other => serve(stream, other, record).await,
+        _ => serve(stream, reply, record).await,
     }
 }
 
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    reply: Reply,
+    reply: watch::Receiver<Reply>,
     record: mpsc::UnboundedSender<Recorded>,
 ) {
     let service = service_fn(move |request: Request<Incoming>| {
@@ -208,6 +216,7 @@ async fn serve(
             let (head, body) = request.into_parts();
             let body = body.collect().await.unwrap().to_bytes();
             let _ = record.send(Recorded { version: head.version, headers: head.headers, body });
+            let reply = reply.borrow().clone();
             Ok::<_, Infallible>(answer(reply).await)
         }
     });

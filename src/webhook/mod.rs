@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod attempt;
+mod circuit;
 mod connector;
 mod lane;
 pub mod probe;

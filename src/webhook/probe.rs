@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use hyper::Uri;
 use hyper::http::uri::Scheme;
@@ -30,7 +31,7 @@ pub async fn reach(url: &Uri, allow_private: bool, tls: &Tls) -> Result<Reached,
         return Err(AttemptError::PlainHttp);
     }
     let check = if allow_private { Check::Any } else { Check::Public };
-    let mut connector = Connector::new(check, ClientConfig::clone(&tls.0));
+    let mut connector = Connector::new(check, ClientConfig::clone(&tls.config), Arc::clone(&tls.lookups));
     let stream = connector.call(url.clone()).await;
     let stream = stream.map_err(|error| {
         let error: Box<dyn Error + 'static> = error;

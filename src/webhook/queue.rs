@@ -1,6 +1,6 @@
 //! One endpoint's deliveries in memory: what waits, what is under way, what was settled and is perhaps not stored.
 //!
-//! Owns the order (fresh before retries) and the proof against doing one try twice: a row may come both from its
+//! Owns the order (new events before what the store has waiting) and the proof against doing one try twice: a row may come both from its
 //! commit and from a poll that read it meanwhile, and it reads as due until its result is on disk, however slow that is.
 //! Does not send or store. Pure. Invariant: an id is queued or in flight at most once, and its attempts only grow.
 
@@ -20,14 +20,15 @@ pub(super) const UNSTORED: usize = 4096;
 /// may be tried twice: receivers expect that.
 const REMEMBERED: usize = 65_536;
 
-/// Attempts made of a delivery that is done: no row can have more.
-pub(super) const DONE: u32 = u32::MAX;
+/// One in so many tries is one from the store while new events keep coming: they go first, not alone.
+const BACKLOG_TURN: u32 = 8;
 
 /// Deliveries of one endpoint.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     fresh: VecDeque<Due>,
-    retries: VecDeque<Due>,
+    backlog: VecDeque<Due>,
+    turn: u32,
     known: HashSet<DeliveryId>,
     /// Attempts made of the rows whose result the store has not answered for.
     unstored: HashMap<DeliveryId, u32>,
@@ -38,7 +39,7 @@ pub(super) struct Queue {
 impl Queue {
     /// Deliveries that wait.
     pub(super) fn len(&self) -> usize {
-        self.fresh.len() + self.retries.len()
+        self.fresh.len() + self.backlog.len()
     }
 
     /// Deliveries that wait, are in flight or have a result that is not stored: the store may name all of them as due.
@@ -56,15 +57,28 @@ impl Queue {
         self.len() < CAPACITY
     }
 
-    /// Takes a delivery in; `false` where there is no room or this try of it is here or was made already.
-    pub(super) fn admit(&mut self, due: Due) -> bool {
-        let made = self.stored.iter().chain([&self.unstored]).filter_map(|known| known.get(&due.id)).max();
-        if !self.has_room() || made.is_some_and(|made| *made > due.attempts) || !self.known.insert(due.id) {
-            return false;
+    /// Takes a delivery in right after its commit; `false` where there is no room or this try of it is here or was made
+    /// already.
+    pub(super) fn admit_fresh(&mut self, due: Due) -> bool {
+        let admitted = self.is_new(&due);
+        if admitted {
+            self.fresh.push_back(due);
         }
-        let line = if due.attempts == 0 { &mut self.fresh } else { &mut self.retries };
-        line.push_back(due);
-        true
+        admitted
+    }
+
+    /// Takes in a delivery that a poll has found.
+    pub(super) fn admit(&mut self, due: Due) -> bool {
+        let admitted = self.is_new(&due);
+        if admitted {
+            self.backlog.push_back(due);
+        }
+        admitted
+    }
+
+    fn is_new(&mut self, due: &Due) -> bool {
+        let made = self.stored.iter().chain([&self.unstored]).filter_map(|known| known.get(&due.id)).max();
+        self.has_room() && made.is_none_or(|made| *made <= due.attempts) && self.known.insert(due.id)
     }
 
     /// The next to try. It stays known until it is settled.
@@ -72,11 +86,20 @@ impl Queue {
         if self.is_held() {
             return None;
         }
-        self.fresh.pop_front().or_else(|| self.retries.pop_front())
+        self.turn = (self.turn + 1) % BACKLOG_TURN;
+        let lines =
+            if self.turn == 0 { [&mut self.backlog, &mut self.fresh] } else { [&mut self.fresh, &mut self.backlog] };
+        lines.into_iter().find_map(VecDeque::pop_front)
     }
 
-    /// A try has ended and the row will say that `made` attempts were made, [`DONE`] where no other follows. Otherwise
-    /// it comes back by a poll.
+    /// Lets go of what waits: it is in the store.
+    pub(super) fn clear(&mut self) {
+        for due in self.fresh.drain(..).chain(self.backlog.drain(..)) {
+            self.known.remove(&due.id);
+        }
+    }
+
+    /// A try has ended and the row will say that `made` attempts were made. If another follows, it comes by a poll.
     pub(super) fn settle(&mut self, id: DeliveryId, made: u32) {
         self.known.remove(&id);
         self.unstored.insert(id, made);
@@ -112,13 +135,50 @@ mod tests {
     use crate::outbox::event::{EventId, EventType};
 
     #[test]
-    fn fresh_deliveries_go_before_retries() {
+    fn new_deliveries_go_before_those_of_the_store() {
         let mut queue = Queue::default();
-        for (id, attempts) in [(1, 3), (2, 0), (3, 1), (4, 0)] {
-            assert!(queue.admit(due(id, attempts)));
+        for id in [1, 3] {
+            assert!(queue.admit(due(id, 0)));
+        }
+        for id in [2, 4] {
+            assert!(queue.admit_fresh(due(id, 0)));
         }
         let order: Vec<i64> = std::iter::from_fn(|| queue.take()).map(|due| due.id.0).collect();
         assert_eq!(order, [2, 4, 1, 3]);
+    }
+
+    #[test]
+    fn the_store_has_its_turn_while_new_deliveries_keep_coming() {
+        let mut queue = Queue::default();
+        queue.admit(due(-1, 3));
+        let tries = (0..100).position(|id| {
+            queue.admit_fresh(due(id, 0));
+            queue.take().unwrap().id == DeliveryId(-1)
+        });
+        assert_eq!(tries, Some(7));
+    }
+
+    #[test]
+    fn what_is_let_go_may_come_again() {
+        let mut queue = Queue::default();
+        for id in 0..3 {
+            queue.admit_fresh(due(id, 0));
+        }
+        let in_flight = queue.take().unwrap();
+        queue.clear();
+        assert_eq!((queue.len(), queue.tracked()), (0, 1));
+        assert!(!queue.admit(due(in_flight.id.0, 0)) && queue.admit(due(1, 0)) && queue.admit(due(2, 0)));
+    }
+
+    #[test]
+    fn a_replay_is_no_stale_row() {
+        let mut queue = Queue::default();
+        queue.admit_fresh(due(1, 0));
+        queue.take().unwrap();
+        queue.settle(DeliveryId(1), 1);
+        queue.stored(DeliveryId(1), 1);
+        assert!(!queue.admit(due(1, 0)), "read before it was delivered");
+        assert!(queue.admit_fresh(due(1, 1)), "replayed after it was");
     }
 
     #[test]
@@ -138,13 +198,13 @@ mod tests {
             queue.take().unwrap();
         }
         queue.settle(DeliveryId(1), 1);
-        queue.settle(DeliveryId(2), DONE);
+        queue.settle(DeliveryId(2), 1);
         for _ in 0..1_000 {
             queue.forget();
             assert!(!queue.admit(due(1, 0)) && !queue.admit(due(2, 0)), "the disk is slow");
         }
         queue.stored(DeliveryId(1), 1);
-        queue.stored(DeliveryId(2), DONE);
+        queue.stored(DeliveryId(2), 1);
         queue.forget();
         assert!(!queue.admit(due(1, 0)) && !queue.admit(due(2, 0)), "a poll may have read them before");
         assert!(queue.admit(due(1, 1)), "the next try of it is no stale row");
@@ -172,11 +232,11 @@ mod tests {
         for id in 0..i64::try_from(UNSTORED).unwrap() {
             assert!(queue.admit(due(id, 0)));
             let taken = queue.take().unwrap();
-            queue.settle(taken.id, DONE);
+            queue.settle(taken.id, 1);
         }
         assert!(queue.admit(due(-1, 0)));
         assert!(queue.is_held() && queue.take().is_none());
-        queue.stored(DeliveryId(0), DONE);
+        queue.stored(DeliveryId(0), 1);
         assert_eq!(queue.take().map(|due| due.id), Some(DeliveryId(-1)));
     }
 
@@ -196,11 +256,12 @@ mod tests {
         fn no_try_is_made_twice_however_rows_arrive(rows in prop::collection::vec((0i64..4, 0u32..4, any::<bool>(), any::<bool>()), 0..200)) {
             let mut queue = Queue::default();
             let mut tried = HashSet::new();
-            for (id, attempts, fails, stores) in rows {
-                queue.admit(due(id, attempts));
+            for (id, attempts, fresh, stores) in rows {
+                let due = due(id, attempts);
+                if fresh { queue.admit_fresh(due) } else { queue.admit(due) };
                 if let Some(due) = queue.take() {
                     prop_assert!(tried.insert((due.id, due.attempts)));
-                    let made = if fails { due.attempts + 1 } else { DONE };
+                    let made = due.attempts + 1;
                     queue.settle(due.id, made);
                     if stores {
                         queue.stored(due.id, made);
@@ -218,6 +279,7 @@ mod tests {
             kind: EventType::Verified,
             planned_from: UNIX_EPOCH,
             attempts,
+            replayed_after: 0,
             body: "{}".into(),
         }
     }

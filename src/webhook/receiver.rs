@@ -274,7 +274,7 @@ mod tests {
 
     impl Running {
         async fn post(&self, body: &str, offset: u64) -> Outcome {
-            let poster = Poster::new(endpoint(&self.url, true), &Tls::with_roots(RootCertStore::empty()));
+            let poster = Poster::new(&endpoint(&self.url, true), &Tls::with_roots(RootCertStore::empty()));
             poster.post(ID, body, now() + Duration::from_secs(offset)).await
         }
     }

@@ -1,6 +1,6 @@
 //! What the operator configures about webhook endpoints.
 
-use secrecy::SecretSlice;
+use secrecy::{ExposeSecret, SecretSlice};
 
 use crate::outbox::delivery::EndpointId;
 use crate::outbox::event::EventType;
@@ -20,4 +20,26 @@ pub struct Endpoint {
     pub events: Vec<EventType>,
     /// Whether private addresses and plain http are allowed.
     pub allow_private: bool,
+}
+
+impl Clone for Endpoint {
+    fn clone(&self) -> Self {
+        Self {
+            id: self.id.clone(),
+            application: self.application.clone(),
+            url: self.url.clone(),
+            secrets: self.secrets.iter().map(|secret| SecretSlice::from(secret.expose_secret().to_vec())).collect(),
+            events: self.events.clone(),
+            allow_private: self.allow_private,
+        }
+    }
+}
+
+impl Endpoint {
+    /// Whether what is sent to both is sent in the same way: to one address, signed alike, under one rule of addresses.
+    #[must_use]
+    pub fn sends_like(&self, other: &Self) -> bool {
+        let secrets = |one: &Self| one.secrets.iter().map(|secret| secret.expose_secret().to_vec()).collect::<Vec<_>>();
+        self.url == other.url && self.allow_private == other.allow_private && secrets(self) == secrets(other)
+    }
 }

@@ -50,7 +50,7 @@ CREATE INDEX deliveries_not_due ON deliveries (planned_from) WHERE state <> 'due
 CREATE INDEX deliveries_of_event ON deliveries (event);
 CREATE INDEX deliveries_parked ON deliveries (endpoint) WHERE state = 'parked';
 CREATE INDEX deliveries_of_application ON deliveries (application);
-CREATE INDEX deliveries_undelivered ON deliveries (application, state) WHERE state IN ('exhausted', 'parked');
+CREATE INDEX deliveries_undelivered ON deliveries (application, state) WHERE state <> 'delivered';
 
 CREATE TABLE endpoints (
     id            TEXT PRIMARY KEY,            -- deliveries.endpoint; there is a row once a try has failed

@@ -124,8 +124,7 @@ fn while_an_outcome_is_unknown_steps_are_refused_and_none_is_answered_falsely() 
     until(refused);
     assert!(claimed.try_recv().is_err());
     let (stored, told) = mpsc::channel();
-    let state = Delivery::Delivered { at: at(9), status: 204 };
-    node.store.deliver(delivery, state, move |answer| stored.send(answer).unwrap());
+    node.store.deliver(taken(delivery, 1, at(9), 204), move |answer| stored.send(answer).unwrap());
     assert!(told.try_recv().is_err(), "what was sent waits for the disk");
     assert_eq!(node.not_ready(), Some("the store cannot write"));
 
@@ -138,7 +137,8 @@ fn while_an_outcome_is_unknown_steps_are_refused_and_none_is_answered_falsely() 
 
 #[test]
 fn read_back_tells_what_was_committed_from_what_was_not() {
-    let (undone, void) = (Some(Err(StepError::RolledBack)), Some(Ok(None)));
+    let row = |row| Some(Ok(Done::Verification(row)));
+    let (undone, void) = (Some(Err(StepError::RolledBack)), row(None));
     let node = Node::new();
     let [claimed, pending, gone] = [1, 2, 3].map(|n| node.create(n).unwrap());
     let verified = node.claim(claimed.id, 4).unwrap();
@@ -154,18 +154,17 @@ fn read_back_tells_what_was_committed_from_what_was_not() {
         Work::Create(Box::new(prepared))
     };
     let noting = |id, n, kind| Work::Note(Box::new(note(id, n, kind)));
-    assert!(matches!(resolve(created(2)), Some(Ok(Some(row))) if row.id == pending.id));
+    assert!(matches!(resolve(created(2)), Some(Ok(Done::Verification(Some(row)))) if row.id == pending.id));
     assert_eq!(resolve(created(9)), undone);
-    assert_eq!(resolve(Work::Claim(Box::new(claim(claimed.id, 4)))), Some(Ok(verified)));
+    assert_eq!(resolve(Work::Claim(Box::new(claim(claimed.id, 4)))), row(verified));
     assert_eq!(resolve(Work::Claim(Box::new(claim(pending.id, 10)))), undone);
     assert_eq!(resolve(Work::Claim(Box::new(claim(gone.id, 11)))), void);
     assert_eq!(resolve(Work::End(Box::new(end(pending.id, 12, Status::Expired)))), undone);
-    assert_eq!(resolve(noting(pending.id, 6, EventType::CallReceived)), Some(Ok(noted)));
+    assert_eq!(resolve(noting(pending.id, 6, EventType::CallReceived)), row(noted));
     assert_eq!(resolve(noting(pending.id, 13, EventType::CallReceived)), undone);
     assert_eq!(resolve(noting(gone.id, 14, EventType::CallReceived)), void);
     assert_eq!(resolve(noting(gone.id, 15, EventType::LateCall)), undone);
-    let delivered = Delivery::Delivered { at: at(1), status: 200 };
-    assert_eq!(resolve(Work::Delivery(DeliveryId(1), delivered)), None);
+    assert_eq!(resolve(Work::Tried(taken(DeliveryId(1), 1, at(1), 200))), None);
 }
 
 #[test]

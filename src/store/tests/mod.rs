@@ -1,5 +1,6 @@
 //! The store through its facade. Here: a node to test, and steps by number.
 
+mod deliveries;
 mod faults;
 mod model;
 mod reads;
@@ -20,6 +21,7 @@ use crate::call::event::{CallEvent, CallKey, CallRecordId, CallerSource, Present
 use crate::matcher::verification::Status;
 use crate::outbox::delivery::Subscription;
 use crate::outbox::event::{CallFacts, EventId};
+use crate::outbox::notice::LastAttempt;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 const CALLER: u64 = 966_500_000_123;
@@ -48,6 +50,18 @@ impl Drop for Folder {
     }
 }
 
+/// How `SQLite` would run a statement.
+pub(super) fn plan(connection: &Connection, sql: &str) -> String {
+    let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+    let mut rows = statement.raw_query();
+    let mut plan = String::new();
+    while let Some(row) = rows.next().unwrap() {
+        plan += row.get_ref(3).unwrap().as_str().unwrap();
+        plan += "; ";
+    }
+    plan
+}
+
 /// A store with one endpoint for everything and one for terminal events. Fields drop in this order.
 struct Node {
     store: Store,
@@ -70,8 +84,10 @@ impl Node {
         let everything = EventType::ALL.into_iter().filter(|kind| *kind != EventType::Denied).collect();
         let wish =
             |name: &str, events| Subscription { application: "demo".into(), endpoint: EndpointId(name.into()), events };
-        let subscriptions =
-            Subscriptions(vec![wish("demo everything", everything), wish("demo terminal", vec![EventType::Denied])]);
+        let subscriptions = Subscriptions(vec![
+            wish("demo everything", everything),
+            wish("demo terminal", vec![EventType::Denied, EventType::EndpointDisabled]),
+        ]);
         health.set_started();
         let store =
             Store::open_with(&settings, subscriptions, metrics.clone(), Arc::clone(&health), sender, faults.clone())
@@ -102,11 +118,16 @@ impl Node {
     }
 
     fn delivered(&self, id: DeliveryId, at: SystemTime, status: u16) {
-        self.settle(id, Delivery::Delivered { at, status });
+        self.store.deliver(taken(id, 1, at, status), |_| ());
     }
 
-    fn settle(&self, id: DeliveryId, state: Delivery) {
-        self.store.deliver(id, state, |_| ());
+    fn settle(&self, tried: Tried) {
+        wait(|done| self.store.deliver(tried, done)).unwrap();
+    }
+
+    fn endpoint(&self, name: &str) -> EndpointRow {
+        let endpoints = block_on(self.store.endpoints("demo")).unwrap();
+        endpoints.into_iter().find(|row| &*row.endpoint.0 == name).unwrap()
     }
 
     fn read(&self, id: VerificationId) -> Option<Verification> {
@@ -217,6 +238,18 @@ fn call(n: u64) -> CallFacts {
         received_at: at(n),
     };
     CallFacts { id: CallRecordId(Ulid(n.into())), trunk: "local".into(), event }
+}
+
+/// A try that succeeded.
+fn taken(id: DeliveryId, attempts: u32, at: SystemTime, status: u16) -> Tried {
+    let last = LastAttempt { at, status: Some(status), error: None };
+    Tried { id, attempts, replayed_after: 0, last, next_at: None }
+}
+
+/// A try that failed.
+fn failed(id: DeliveryId, attempts: u32, at: SystemTime, status: u16, next_at: Option<SystemTime>) -> Tried {
+    let last = LastAttempt { at, status: Some(status), error: Some(format!("status {status}")) };
+    Tried { id, attempts, replayed_after: 0, last, next_at }
 }
 
 fn idempotency(key: &str, status: u16) -> IdempotencyRecord {

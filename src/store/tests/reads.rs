@@ -82,8 +82,10 @@ fn due_leaves_out_what_is_done_or_planned_for_later() {
     let all = node.due(at(10));
     assert_eq!(all.len(), 5);
     node.delivered(all[0].id, at(10), 204);
-    node.settle(all[1].id, Delivery::PutOff { attempts: 1, next_at: at(5_000), error: "é".repeat(300) });
-    node.settle(all[2].id, Delivery::Exhausted { attempts: 12, error: "connection refused".into() });
+    let mut put_off = failed(all[1].id, 1, at(10), 500, Some(at(5_000)));
+    put_off.last.error = Some("é".repeat(300));
+    node.settle(put_off);
+    node.delivered(all[2].id, at(10), 204);
     until(|| node.due(at(4_999)).len() == 2);
     let later = node.due(at(5_000));
     assert_eq!(later.iter().map(|due| due.id).collect::<Vec<_>>(), [all[3].id, all[4].id, all[1].id]);
@@ -151,19 +153,6 @@ fn purge_removes_what_is_old_in_chunks_and_nothing_else() {
     assert_eq!(node.claim(create(2_300).verification.id, young + 3).map(|row| row.is_some()), Ok(true));
 }
 
-#[test]
-fn deliveries_of_an_endpoint_that_is_gone_are_parked_until_it_is_back() {
-    let node = Node::new();
-    node.create(1).unwrap();
-    let connection = node.connection();
-    assert_eq!(writer::park(&connection, &Subscriptions::default()).unwrap(), 1);
-    assert_eq!((writer::backlog(&connection).unwrap(), node.due(at(START + 60_000)).len()), (0, 0));
-    let endpoint = EndpointId("demo everything".into());
-    let back = Subscription { application: "demo".into(), endpoint, events: vec![EventType::Created] };
-    assert_eq!(writer::park(&connection, &Subscriptions(vec![back])).unwrap(), 0);
-    assert_eq!((writer::backlog(&connection).unwrap(), node.due(at(START + 60_000)).len()), (1, 1));
-}
-
 const DAY: u64 = 24 * 3_600_000;
 
 #[test]
@@ -176,7 +165,7 @@ fn purge_takes_no_delivery_that_is_due_however_old_and_leaves_its_event() {
     let due = node.due(at(5_000));
     // So many stay in front that a chunk holds nothing to remove.
     node.delivered(due[0].id, at(5_000), 204);
-    node.settle(due[1].id, Delivery::Exhausted { attempts: 12, error: "status 500".into() });
+    node.delivered(due[1].id, at(5_000), 204);
     node.delivered(due[2_400].id, at(5_000), 204);
     until(|| node.metrics.webhook_backlog.get() == 2_497);
 
@@ -220,7 +209,8 @@ fn purge_takes_parked_deliveries_with_the_retention_and_counts_them() {
     for n in [1, 2, 50 * DAY] {
         node.create(n).unwrap();
     }
-    writer::park(&node.connection(), &Subscriptions::default()).unwrap();
+    wait(|done| node.store.subscribe(Subscriptions::default(), done)).unwrap();
+    until(|| node.metrics.webhook_backlog.get() == 0);
     node.store.purge(at(50 * DAY + 1));
     until(|| node.count("events") == 1);
     assert_eq!(node.count("deliveries"), 1);

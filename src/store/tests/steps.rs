@@ -124,7 +124,7 @@ fn group_commit_answers_every_waiter() {
         node.store.create(create(n), move |answer| sender.send(answer.unwrap().id).unwrap());
     }
     drop(sender);
-    assert_eq!(answers.iter().collect::<std::collections::HashSet<_>>().len(), 3_000);
+    assert_eq!(answers.iter().collect::<HashSet<_>>().len(), 3_000);
     let commits = node.metrics.store_commit.get_sample_count();
     assert!(commits < 3_000, "{commits} commits");
     assert!((node.metrics.store_batch.get_sample_sum() - 3_000.0).abs() < 0.5);

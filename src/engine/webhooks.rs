@@ -1,0 +1,59 @@
+//! Webhooks as the configuration has them, at the start and when it changes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::clock;
+use crate::outbox::delivery::{Due, Subscription, Subscriptions};
+use crate::store::{StepError, Store};
+use crate::telemetry::metrics::Metrics;
+use crate::webhook::settings::Endpoint;
+use crate::webhook::worker::Worker;
+
+/// How long attempts in flight may take when the node stops.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The endpoints in force.
+pub struct Webhooks {
+    store: Store,
+    endpoints: watch::Sender<Arc<Vec<Endpoint>>>,
+}
+
+impl Webhooks {
+    /// Prepares delivery to `endpoints`: the worker is to be run. `fresh` brings new deliveries from the store.
+    #[must_use]
+    pub fn new(store: Store, endpoints: Vec<Endpoint>, fresh: mpsc::Receiver<Due>, metrics: Metrics) -> (Self, Worker) {
+        let (endpoints, followed) = watch::channel(Arc::new(endpoints));
+        let worker = Worker::new(store.clone(), followed, fresh, metrics, clock::utc, GRACE);
+        (Self { store, endpoints }, worker)
+    }
+
+    /// Puts other endpoints in force, all of them. New events go to them when this returns; what waits for one that is
+    /// gone is parked.
+    ///
+    /// # Errors
+    /// `StepError::Full` where the store is closed or full; then the former stay.
+    pub async fn replace(&self, endpoints: Vec<Endpoint>) -> Result<(), StepError> {
+        let (done, answer) = oneshot::channel();
+        self.store.subscribe(subscriptions(&endpoints), |result| {
+            // Nobody listens where the reload was given up.
+            let _ = done.send(result);
+        });
+        answer.await.unwrap_or(Err(StepError::Full))?;
+        self.endpoints.send_replace(Arc::new(endpoints));
+        Ok(())
+    }
+}
+
+/// Which of the endpoints want what.
+#[must_use]
+pub fn subscriptions(endpoints: &[Endpoint]) -> Subscriptions {
+    let subscription = |endpoint: &Endpoint| Subscription {
+        application: endpoint.application.clone(),
+        endpoint: endpoint.id.clone(),
+        events: endpoint.events.clone(),
+    };
+    Subscriptions(endpoints.iter().map(subscription).collect())
+}

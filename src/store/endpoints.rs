@@ -1,0 +1,78 @@
+//! The state of endpoints: since when they fail, whether and why they are disabled.
+
+use std::collections::HashSet;
+use std::time::SystemTime;
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::row;
+use crate::outbox::delivery::{EndpointId, Subscriptions};
+use crate::outbox::endpoint::DisableReason;
+use crate::outbox::event::EventType;
+
+/// An endpoint that is configured, as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointRow {
+    /// Its name.
+    pub endpoint: EndpointId,
+    /// What it wants.
+    pub events: Vec<EventType>,
+    /// When the first of the tries failed that have all failed since, UTC; `None` where the last one did not.
+    pub failing_since: Option<SystemTime>,
+    /// When it was disabled, UTC, and why; `None` while it is enabled.
+    pub disabled: Option<(SystemTime, DisableReason)>,
+    /// Deliveries to it that are not done, parked ones too.
+    pub backlog: u64,
+}
+
+/// The endpoints of an application, in the order of its configuration.
+pub(super) fn list(
+    connection: &Connection,
+    subscriptions: &Subscriptions,
+    application: &str,
+) -> rusqlite::Result<Vec<EndpointRow>> {
+    let state = "SELECT failing_since, disabled_at, reason FROM endpoints WHERE id = ?1";
+    let backlog = "SELECT (SELECT count(*) FROM deliveries WHERE endpoint = ?1 AND state = 'due') \
+                   + (SELECT count(*) FROM deliveries WHERE endpoint = ?1 AND state = 'parked')";
+    let mut found = Vec::new();
+    for wish in subscriptions.0.iter().filter(|wish| wish.application == application) {
+        let read = |row: &rusqlite::Row<'_>| {
+            let disabled_at = row::maybe_time(row, 1)?;
+            let reason = match disabled_at {
+                Some(at) => Some((at, row::disable_reason(row, 2)?)),
+                None => None,
+            };
+            Ok((row::maybe_time(row, 0)?, reason))
+        };
+        let standing = connection.prepare_cached(state)?.query_row([&wish.endpoint.0], read).optional()?;
+        let (failing_since, disabled) = standing.unwrap_or_default();
+        let backlog: i64 = connection.prepare_cached(backlog)?.query_row([&wish.endpoint.0], |row| row.get(0))?;
+        found.push(EndpointRow {
+            endpoint: wish.endpoint.clone(),
+            events: wish.events.clone(),
+            failing_since,
+            disabled,
+            backlog: backlog.unsigned_abs(),
+        });
+    }
+    Ok(found)
+}
+
+/// All endpoints that are disabled, configured or not.
+pub(super) fn disabled(connection: &Connection) -> rusqlite::Result<HashSet<EndpointId>> {
+    let sql = "SELECT id FROM endpoints WHERE disabled_at IS NOT NULL";
+    connection.prepare_cached(sql)?.query_map([], |row| row::endpoint_id(row, 0))?.collect()
+}
+
+/// Whether this one is.
+pub(super) fn is_disabled(connection: &Connection, endpoint: &EndpointId) -> rusqlite::Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM endpoints WHERE id = ?1 AND disabled_at IS NOT NULL)";
+    connection.prepare_cached(sql)?.query_row([&endpoint.0], |row| row.get(0))
+}
+
+/// Has an endpoint begin anew; `false` where it was not disabled.
+pub(super) fn enable(connection: &Connection, endpoint: &EndpointId) -> rusqlite::Result<bool> {
+    let sql = "UPDATE endpoints SET disabled_at = NULL, reason = NULL, failing_since = NULL, failures = 0 \
+               WHERE id = ?1 AND disabled_at IS NOT NULL";
+    Ok(connection.prepare_cached(sql)?.execute([&endpoint.0])? == 1)
+}
