@@ -24,7 +24,7 @@ const fn open(method: &'static str, path: &'static str) -> Endpoint {
     Endpoint { method, path, needs_key: false }
 }
 
-const LATER: [Endpoint; 14] = [
+const LATER: [Endpoint; 12] = [
     keyed("GET", "/v1/verifications"),
     keyed("POST", "/v1/verifications/{id}/check"),
     keyed("POST", "/v1/verifications/{id}/next"),
@@ -34,8 +34,6 @@ const LATER: [Endpoint; 14] = [
     open("GET", "/v1/client/events"),
     open("POST", "/v1/client/check"),
     keyed("GET", "/v1/events"),
-    keyed("GET", "/v1/deliveries"),
-    keyed("POST", "/v1/deliveries/{id}/replay"),
     open("GET", "/openapi.json"),
     open("GET", "/docs"),
     open("GET", "/.well-known/jwks.json"),

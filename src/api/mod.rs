@@ -7,6 +7,8 @@
 mod auth;
 mod body;
 mod create;
+mod deliveries;
+mod endpoints;
 mod fields;
 mod idempotency;
 mod json;
@@ -111,7 +113,12 @@ fn routes(shared: Arc<Shared>) -> Router {
         .route(verifications::ALL, post(verifications::create))
         .route(verifications::ONE, get(verifications::read))
         .route(verifications::CANCEL, post(verifications::cancel))
-        .route(test_calls::ALL, post(test_calls::place));
+        .route(test_calls::ALL, post(test_calls::place))
+        .route(deliveries::ALL, get(deliveries::list))
+        .route(deliveries::ONE, get(deliveries::read))
+        .route(deliveries::REPLAY, post(deliveries::replay))
+        .route(endpoints::ALL, get(endpoints::list))
+        .route(endpoints::ENABLE, post(endpoints::enable));
     later::add_routes(router)
         .fallback(async || Problem::new(Code::NotFound, "no endpoint has this path; the API's paths begin /v1/"))
         .method_not_allowed_fallback(async || {

@@ -27,6 +27,8 @@ pub(super) enum Code {
     BodyTooLarge,
     Busy,
     Draining,
+    EndpointDisabled,
+    EndpointRemoved,
     IdempotencyKeyInvalid,
     IdempotencyMismatch,
     IdempotencyRunning,
@@ -70,6 +72,10 @@ impl Code {
             Self::BodyTooLarge => ("body_too_large", S::PAYLOAD_TOO_LARGE, "The body is too large"),
             Self::Busy => ("busy", S::SERVICE_UNAVAILABLE, "Too many requests are being read"),
             Self::Draining => ("draining", S::SERVICE_UNAVAILABLE, "This node is about to stop"),
+            Self::EndpointDisabled => ("endpoint_disabled", S::CONFLICT, "The webhook endpoint is disabled"),
+            Self::EndpointRemoved => {
+                ("endpoint_removed", S::CONFLICT, "The webhook endpoint is not configured any more")
+            }
             Self::IdempotencyKeyInvalid => {
                 ("idempotency_key_invalid", S::BAD_REQUEST, "The Idempotency-Key is not usable")
             }

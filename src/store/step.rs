@@ -117,7 +117,6 @@ pub struct IdempotencyRecord {
 
 /// What a step did.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "nearly all are verifications")]
 pub(super) enum Done {
     /// To a verification: as the step leaves it, `None` where it was not pending.
     Verification(Option<Verification>),

@@ -40,8 +40,8 @@ const TAKE_UP: &str = "UPDATE deliveries SET state = 'due' WHERE id IN \
 pub(super) fn chunk(connection: &Connection, subscriptions: &Subscriptions) -> rusqlite::Result<Option<i64>> {
     let disabled = endpoints::disabled(connection)?;
     let live = |endpoint: &EndpointId| subscriptions.contains(endpoint) && !disabled.contains(endpoint);
-    let moves = [(WITH_DUE, false, PARK, -1), (WITH_PARKED, true, TAKE_UP, 1)];
-    for (which, wanted, sql, sign) in moves {
+    let ways = [(WITH_DUE, false, PARK, -1), (WITH_PARKED, true, TAKE_UP, 1)];
+    for (which, wanted, sql, sign) in ways {
         let found = with(connection, which)?;
         if let Some(endpoint) = found.into_iter().find(|endpoint| live(endpoint) == wanted) {
             let moved = connection.prepare_cached(sql)?.execute(params![endpoint.0, CHUNK])?;

@@ -7,6 +7,7 @@ mod cancel;
 pub mod claims;
 pub mod clock;
 mod create;
+pub mod deliveries;
 pub mod earlier;
 mod expiry;
 mod idempotency;

@@ -63,9 +63,9 @@ impl Delivery {
         self.event()["type"].as_str().unwrap().to_owned()
     }
 
-    /// The verification that it tells of.
-    pub fn verification(&self) -> String {
-        self.event()["data"]["id"].as_str().unwrap().to_owned()
+    /// The verification that it tells of; none where it is about a delivery or an endpoint.
+    pub fn verification(&self) -> Option<String> {
+        self.event()["data"]["id"].as_str().map(str::to_owned)
     }
 
     /// Fails unless the delivery is what Standard Webhooks 1.0 says, signed with [`SECRET`] now.
@@ -152,7 +152,10 @@ impl Receiver {
 
     /// What has come about one verification.
     pub fn about(&self, verification: &str) -> Vec<Delivery> {
-        self.deliveries().into_iter().filter(|delivery| delivery.verification() == verification).collect()
+        self.deliveries()
+            .into_iter()
+            .filter(|delivery| delivery.verification().as_deref() == Some(verification))
+            .collect()
     }
 
     /// The `webhook-id`s that have come about one verification with this type.
@@ -166,6 +169,11 @@ impl Receiver {
             Some(self.about(verification)).filter(|found| found.len() >= count)
         })
         .await
+    }
+
+    /// Waits for the first event of this type, whatever it is about.
+    pub async fn event_of(&self, kind: &str) -> Delivery {
+        until(kind, async || self.deliveries().into_iter().find(|delivery| delivery.kind() == kind)).await
     }
 
     /// Waits for the first event of this type about one verification.

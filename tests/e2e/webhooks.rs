@@ -35,7 +35,7 @@ async fn every_failure_is_tried_again_with_the_same_id_and_a_redirect_is_one() {
     let node = Node::start(Config::new(&receiver.url())).await;
     let caller = Caller::new(node.sip()).await;
     let failures =
-        [Reply::Status(500), Reply::Status(410), Reply::Status(404), Reply::Redirect(elsewhere.url()), Reply::Close];
+        [Reply::Status(500), Reply::Status(429), Reply::Status(404), Reply::Redirect(elsewhere.url()), Reply::Close];
     for (index, failure) in failures.into_iter().enumerate() {
         receiver.next(failure.clone());
         let created = node.api().create(&phone(u32::try_from(index).unwrap())).await;

@@ -279,8 +279,8 @@ fn lists_are_filtered_and_paged_newest_first() {
     assert_eq!(list(endpoint(TERMINAL), None, 100).len(), 0);
     let one = row(&node, due[1].id);
     assert_eq!((one.attempts, one.next_at, one.event_at), (1, Some(at(HOUR)), at(2)));
-    let last = LastAttempt { at: at(200), status: Some(500), error: Some("status 500".into()) };
-    assert_eq!((one.last, one.verification), (Some(last), Some(VerificationId(Ulid(2)))));
+    let attempt = LastAttempt { at: at(200), status: Some(500), error: Some("status 500".into()) };
+    assert_eq!((one.last, one.verification), (Some(attempt), Some(VerificationId(Ulid(2)))));
     assert_eq!(block_on(node.store.delivery("other", due[1].id)).unwrap(), None);
 }
 
