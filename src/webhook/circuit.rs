@@ -1,12 +1,14 @@
-//! Slowing down before a receiver that fails: after a row of failures one attempt at a time, now and then.
+//! Slowing down before a receiver that fails: the more failures in a row, the fewer attempts at a time, and in the end
+//! one, now and then.
 //!
 //! Does not decide when a delivery is due: what waits here keeps its place in the plan, and a try counts when it is
 //! made. Pure.
 
 use prometheus::IntGauge;
 
-/// Failures in a row after which the receiver is only probed: as many as can be in flight, so one bad moment of a
-/// busy lane is enough and a few bad events are not.
+/// Failures in a row after which the receiver is only probed: as many as can be in flight, so that one bad moment of a
+/// busy lane is enough and a few bad events are not. Each failure takes one place, so no more attempts than these are
+/// spent on a receiver that hangs.
 pub(super) const TROUBLE: u32 = 64;
 
 /// How one receiver does.
@@ -26,7 +28,8 @@ impl Circuit {
 
     /// Whether one more attempt may begin beside `in_flight` others.
     pub(super) fn allows(&self, in_flight: usize) -> bool {
-        !self.is_open() || (self.may_probe && in_flight == 0)
+        let places = TROUBLE.saturating_sub(self.failures);
+        if self.is_open() { self.may_probe && in_flight == 0 } else { in_flight < places as usize }
     }
 
     /// An attempt has begun.
@@ -77,14 +80,16 @@ mod tests {
     fn a_row_of_failures_leaves_one_probe_a_turn_until_one_succeeds() {
         let probed = IntGauge::new("probed", "probed").unwrap();
         let mut circuit = Circuit::new(probed.clone());
-        for _ in 1..TROUBLE {
-            assert!(!circuit.failure() && circuit.allows(1_000));
+        for failures in 1..TROUBLE {
+            assert!(!circuit.failure());
+            let places = (TROUBLE - failures) as usize;
+            assert!(circuit.allows(places - 1) && !circuit.allows(places));
         }
         circuit.success();
         for _ in 1..TROUBLE {
             circuit.failure();
         }
-        assert!(circuit.allows(1_000), "a success in between begins anew");
+        assert!(circuit.allows(0), "a success in between begins anew");
         assert!(circuit.failure() && !circuit.failure(), "it is told once");
         assert_eq!(probed.get(), 1);
         assert!(!circuit.allows(0), "not before its turn");
@@ -94,7 +99,7 @@ mod tests {
         circuit.began();
         assert!(!circuit.allows(0), "one a turn");
         circuit.success();
-        assert!(circuit.allows(1_000));
+        assert!(circuit.allows(TROUBLE as usize - 1));
         assert_eq!(probed.get(), 0);
     }
 

@@ -83,10 +83,11 @@ def free_port(kind):
 class Node:
     """One ringproof on a configuration of its own, with one trunk, 100 numbers and one sandbox application.
 
+    `webhook_lines` are more settings of the webhook, `more_webhooks` pairs of an address and such lines.
     Ports are chosen once, so a node that is killed and started again is found at the same place.
     """
 
-    def __init__(self, webhook_url, webhook_secrets, reject=486):
+    def __init__(self, webhook_url, webhook_secrets, reject=486, webhook_lines="", more_webhooks=()):
         self.binary = Path(os.environ.get("RINGPROOF_BIN", ROOT / "target" / "release" / "ringproof"))
         check(self.binary.exists(), f"no binary at {self.binary}: build it, or name it in RINGPROOF_BIN")
         self.directory = Path(tempfile.mkdtemp(prefix="ringproof-interop-"))
@@ -96,7 +97,8 @@ class Node:
         self.api = ("127.0.0.1", free_port(socket.SOCK_STREAM))
         self.admin = ("127.0.0.1", free_port(socket.SOCK_STREAM))
         self.config = self.directory / "config.toml"
-        self.config.write_text(self._config(webhook_url, webhook_secrets, reject))
+        webhooks = [(webhook_url, webhook_lines), *more_webhooks]
+        self.config.write_text(self._config(webhooks, webhook_secrets, reject))
         self.process = None
         self.keep = False
 
@@ -107,9 +109,12 @@ class Node:
         written.replace(self.config)
         self.process.send_signal(signal.SIGHUP)
 
-    def _config(self, webhook_url, webhook_secrets, reject):
+    def _config(self, webhooks, webhook_secrets, reject):
         key = hashlib.sha256(self.key.encode()).hexdigest()
         secret_list = ", ".join(f'"{secret}"' for secret in webhook_secrets)
+        webhook_sections = "\n".join(
+            f'[[application.webhook]]\nurl = "{url}"\nsecrets = [{secret_list}]\n{lines}\n' for url, lines in webhooks
+        )
         return f"""\
 [node]
 name = "interop"
@@ -137,10 +142,7 @@ name = "interop"
 mode = "sandbox"
 keys = ["sha256:{key}"]
 
-[[application.webhook]]
-url = "{webhook_url}"
-secrets = [{secret_list}]
-
+{webhook_sections}
 [api]
 listen = "{self.api[0]}:{self.api[1]}"
 

@@ -82,7 +82,8 @@ class Receiver:
             for webhook in self._webhooks:
                 webhook.verify(body, headers)
             event = json.loads(body)
-            identifier, kind = event["data"]["id"], event["type"]
+            # What is about no verification counts under its type.
+            identifier, kind = event["data"].get("id", event["type"]), event["type"]
         except (WebhookVerificationError, ValueError, KeyError, TypeError) as error:
             self.rejected.append(f"{type(error).__name__}: {error} (webhook-id {headers.get('webhook-id')})")
             status = 400
