@@ -35,8 +35,9 @@ class Inbox:
             if webhook_id in self._seen:
                 return False, False
             self._seen[webhook_id] = True
-            newest = data["sequence"] > self._sequences.get(data["id"], 0)
-            if newest:
+            # Events about deliveries and endpoints are about no verification and have no order.
+            newest = "sequence" not in data or data["sequence"] > self._sequences.get(data["id"], 0)
+            if newest and "sequence" in data:
                 self._sequences[data["id"]] = data["sequence"]
             for memory in (self._seen, self._sequences):
                 if len(memory) > REMEMBERED:
@@ -72,6 +73,8 @@ class Hook(BaseHTTPRequestHandler):
         data = event["data"]
         if not new:
             print(f"{headers['webhook-id']}  again, ignored", flush=True)
+        elif "id" not in data:
+            print(f"{event['type']}  {data}", flush=True)
         else:
             late = "" if newest else "  (older than what is known)"
             level = data["assurance"] or "-"
