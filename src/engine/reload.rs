@@ -1,7 +1,7 @@
 //! SIGHUP: another configuration while calls and requests go on.
 //!
-//! Owns the order. First everything is read and made ready, and whatever is wrong refuses the file as a whole; then the
-//! store is told of the endpoints, which is the last that can fail; then all is put in force, which takes no await. Invariant: whoever reads a setting finds the old or the new
+//! Owns the order. First everything is read and made ready, and whatever is wrong refuses the file as a whole; then all
+//! is put in force, which cannot fail and takes no await. Invariant: whoever reads a setting finds the old or the new
 //! one whole, and what a reader is led to is there already: settings know every trunk and application before routes and
 //! keys name them.
 
@@ -25,7 +25,7 @@ use crate::admin;
 use crate::api::Access;
 use crate::config::{self, ConfigErrors, Configuration};
 use crate::outbox::delivery::EndpointId;
-use crate::store::{StepError, Store};
+use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 use crate::verify::earlier::TooManyChanges;
 use crate::verify::{NextSettings, Verify};
@@ -56,7 +56,6 @@ struct Next {
     configuration: Configuration,
     settings: NextSettings,
     sandbox: Sandbox,
-    endpoints: HashSet<EndpointId>,
 }
 
 /// Why the file is not put in force. The operator must act; the node goes on as it was.
@@ -71,9 +70,6 @@ enum Refusal {
     /// What its sandbox applications lack cannot be made.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
-    /// The store is told of the endpoints, and takes nothing.
-    #[error("the webhooks cannot be changed: {0}")]
-    Store(#[from] StepError),
 }
 
 impl Reload {
@@ -83,9 +79,9 @@ impl Reload {
     }
 
     /// Reads the file and puts it in force, or keeps what is and says why. Whether the file is in force. Dropped before
-    /// its end, by a node that stops, it has changed endpoints at most.
+    /// its end it has changed nothing.
     pub async fn run(&mut self) -> bool {
-        let result = self.get_ready().await;
+        let result = self.prepare().await;
         let is_in_force = match result {
             Ok(next) => {
                 self.put_in_force(next);
@@ -104,13 +100,6 @@ impl Reload {
         is_in_force
     }
 
-    /// Endpoints go before keys and numbers: the first event of a new application finds them.
-    async fn get_ready(&mut self) -> Result<Next, Refusal> {
-        let mut next = self.prepare().await?;
-        self.webhooks.replace(std::mem::take(&mut next.configuration.webhooks)).await?;
-        Ok(next)
-    }
-
     /// Everything that can fail or take time: files on a network or a sick disk hold up no thread that others need.
     async fn prepare(&self) -> Result<Next, Refusal> {
         let (file, running, data_dir) = (self.file.clone(), Arc::clone(&self.running), Arc::clone(&self.data_dir));
@@ -121,8 +110,7 @@ impl Reload {
             // Last, for a key that is made is to be shown.
             let complete = sandbox::complete(&mut configuration, &data_dir, &receivers);
             let sandbox = Handle::current().block_on(complete)?;
-            let endpoints = configuration.webhooks.iter().map(|one| one.id.clone()).collect();
-            Ok(Next { configuration, settings, sandbox, endpoints })
+            Ok(Next { configuration, settings, sandbox })
         });
         match reading.await {
             Ok(read) => read,
@@ -133,11 +121,14 @@ impl Reload {
 
     /// Settings first: routes and keys name trunks and applications by places that only the new settings have, and a
     /// call that came by the old routes finds its number in them as well, since what was taken away is remembered.
+    /// Endpoints before keys: the first event of a new application finds them.
     fn put_in_force(&mut self, next: Next) {
-        let Next { configuration, settings, mut sandbox, endpoints } = next;
+        let Next { mut configuration, settings, mut sandbox } = next;
         self.verify.replace_settings(settings);
         self.shared.replace_routes(configuration.trunks.clone(), Peers::new(&configuration.peers), &self.metrics);
         self.receivers.run(&mut sandbox);
+        let endpoints = configuration.webhooks.iter().map(|one| one.id.clone()).collect();
+        self.webhooks.replace(std::mem::take(&mut configuration.webhooks));
         self.access.store(Arc::new(access(&configuration)));
         self.admin_token.replace(configuration.admin_token.as_ref());
         self.store.set_retention(configuration.retention);

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
 use super::clock;
 use crate::outbox::delivery::{Due, Subscription, Subscriptions};
-use crate::store::{StepError, Store};
+use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 use crate::webhook::settings::Endpoint;
 use crate::webhook::worker::Worker;
@@ -30,20 +30,13 @@ impl Webhooks {
         (Self { store, endpoints }, worker)
     }
 
-    /// Puts other endpoints in force, all of them. New events go to them when this returns; what waits for one that is
-    /// gone is parked.
-    ///
-    /// # Errors
-    /// `StepError::Full` where the store is closed or full; then the former stay.
-    pub async fn replace(&self, endpoints: Vec<Endpoint>) -> Result<(), StepError> {
-        let (done, answer) = oneshot::channel();
-        self.store.subscribe(subscriptions(&endpoints), |result| {
-            // Nobody listens where the reload was given up.
-            let _ = done.send(result);
-        });
-        answer.await.unwrap_or(Err(StepError::Full))?;
+    /// Puts other endpoints in force, all of them. Events that are told from now on go to them; what waits for one that
+    /// is gone is parked.
+    pub fn replace(&self, endpoints: Vec<Endpoint>) {
+        let subscriptions = subscriptions(&endpoints);
+        // The worker first: an endpoint has its lane when its first event comes.
         self.endpoints.send_replace(Arc::new(endpoints));
-        Ok(())
+        self.store.subscribe(subscriptions);
     }
 }
 

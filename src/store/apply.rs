@@ -103,9 +103,7 @@ pub fn apply(
         Work::Enable(endpoint) => {
             outbox.effects.enabled |= endpoints::enable(connection, endpoint)?;
             Ok(Done::Other)
-        }
-        // The writer has taken them on before the transaction.
-        Work::Subscribe(_) => Ok(Done::Other),
+        } // The writer has taken them on before the transaction.
     }
 }
 

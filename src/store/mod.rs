@@ -320,11 +320,10 @@ impl Store {
     }
 
     /// Has events go to other endpoints from now on. Deliveries to those that are gone are parked, and those to the ones
-    /// that came back become due again, by and by. `done` is told when new events follow it, also while the disk fails;
-    /// only a full or closed store refuses.
-    pub fn subscribe(&self, subscriptions: Subscriptions, done: impl FnOnce(Result<(), StepError>) + Send + 'static) {
-        let done = |answer: Answer| done(answer.map(drop));
-        self.inner.push(Urgency::Create, Work::Subscribe(Arc::new(subscriptions)), Box::new(done));
+    /// that came back become due again, by and by. Waits for nothing, also while the disk fails.
+    pub fn subscribe(&self, subscriptions: Subscriptions) {
+        self.inner.subscriptions.store(Arc::new(subscriptions));
+        self.inner.queue.push_sweep();
     }
 
     /// The endpoints that are disabled, whenever that changes.

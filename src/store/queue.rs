@@ -104,10 +104,10 @@ struct State {
 
 impl Queue {
     /// Takes a step, or gives it back. The result of a try is taken also while an outcome is unknown: what was sent is
-    /// sent, and a second time changes nothing. So are new subscriptions.
+    /// sent, and a second time changes nothing.
     pub fn push(&self, urgency: Urgency, step: Step) -> Result<(), (Step, Refusal)> {
         let mut state = self.state.lock();
-        let waits = matches!(step.work, Work::Tried(_) | Work::Subscribe(_));
+        let waits = matches!(step.work, Work::Tried(_));
         let refusal = state.refusal.filter(|refusal| !(waits && *refusal == Refusal::Unresolved));
         let (queue, cap) = match urgency {
             Urgency::Claim => (&mut state.claims, CLAIMS),

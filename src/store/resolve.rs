@@ -99,7 +99,6 @@ pub fn resolve(connection: &Connection, work: &Work) -> rusqlite::Result<Option<
             Ok(Some(if done { Ok(Done::Verification(None)) } else { Err(StepError::RolledBack) }))
         }
         Work::Tried(_) | Work::Replay(_) | Work::Enable(_) => Ok(None),
-        Work::Subscribe(_) => Ok(Some(Ok(Done::Other))),
     }
 }
 

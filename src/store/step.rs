@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::deliveries::Replayed;
 use crate::call::assurance::Reasons;
 use crate::matcher::verification::{Status, Verification, VerificationId};
-use crate::outbox::delivery::{DeliveryId, EndpointId, Subscriptions};
+use crate::outbox::delivery::{DeliveryId, EndpointId};
 use crate::outbox::event::{CallFacts, EventId, EventType};
 use crate::outbox::notice::LastAttempt;
 
@@ -158,7 +158,6 @@ pub(super) enum Work {
     Tried(Tried),
     Replay(Replay),
     Enable(EndpointId),
-    Subscribe(Arc<Subscriptions>),
 }
 
 /// Has a delivery tried again from the beginning of its plan.

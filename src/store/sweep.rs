@@ -86,7 +86,10 @@ impl Writer {
                     self.metrics.webhook_backlog.add(moved);
                     self.queue.push_sweep();
                 }
-                None => self.tell_orphaned(&subscriptions),
+                None => {
+                    self.read_disabled();
+                    self.tell_orphaned(&subscriptions);
+                }
             },
             Err(Fault::Unknown(fault)) => {
                 self.fail(&fault);

@@ -18,7 +18,7 @@ use super::apply::{ApplyError, Effects, apply};
 use super::faults::Faults;
 use super::purge::Purge;
 use super::queue::{BATCH, DELIVERIES, Queue, Taken};
-use super::step::{Answer, Done, Step, StepError, Work};
+use super::step::{Answer, Step, StepError, Work};
 use super::{DisabledEndpoints, StoreError, schema};
 use crate::outbox::delivery::{Due, Subscriptions};
 use crate::telemetry::beat::Beat;
@@ -91,7 +91,6 @@ impl Writer {
     }
 
     fn write(&mut self, batch: Vec<Step>) {
-        self.subscribe(&batch);
         if self.stale && self.reopen().is_err() {
             return self.undo(batch);
         }
@@ -127,21 +126,6 @@ impl Writer {
                 self.fail(&fault);
                 self.settle(batch);
             }
-        }
-    }
-
-    /// Takes on new subscriptions, whatever becomes of the transaction: they are no state of the disk.
-    fn subscribe(&self, batch: &[Step]) {
-        let mut changed = false;
-        for step in batch {
-            if let Work::Subscribe(subscriptions) = &step.work {
-                self.subscriptions.store(Arc::clone(subscriptions));
-                changed = true;
-            }
-        }
-        if changed {
-            self.read_disabled();
-            self.queue.push_sweep();
         }
     }
 
@@ -249,7 +233,6 @@ impl Writer {
         for step in batch {
             match step.work {
                 Work::Tried(_) => self.keep(step),
-                Work::Subscribe(_) => self.tell(step, Ok(Done::Other)),
                 _ => {
                     self.metrics.store_failures.with_label_values(&["rolled_back"]).inc();
                     self.tell(step, Err(StepError::RolledBack));

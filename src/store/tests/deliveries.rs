@@ -188,7 +188,7 @@ fn replays_that_cannot_be_say_why() {
     assert_eq!(replay(&node, due[1].id, 30), Ok(Replayed::Disabled(endpoint.clone())));
     wait(|done| node.store.enable(endpoint.clone(), done)).unwrap();
     assert!(matches!(replay(&node, due[1].id, 40), Ok(Replayed::Due(_))));
-    wait(|done| node.store.subscribe(Subscriptions::default(), done)).unwrap();
+    node.store.subscribe(Subscriptions::default());
     assert_eq!(replay(&node, due[1].id, 50), Ok(Replayed::Removed(endpoint)));
 }
 
@@ -198,20 +198,20 @@ fn deliveries_follow_the_endpoints_that_are_configured() {
     let everything = subscription(EVERYTHING, &EventType::ALL);
     node.create(1).unwrap();
     let in_flight = node.due(at(10))[0].clone();
-    wait(|done| node.store.subscribe(Subscriptions(vec![subscription("demo new", &EventType::ALL)]), done)).unwrap();
+    node.store.subscribe(Subscriptions(vec![subscription("demo new", &EventType::ALL)]));
     node.create(2).unwrap();
     assert_eq!(due_at(&node, "demo new").len(), 1, "new events go to the new one");
     until(|| node.due(at(HOUR)).is_empty() && node.metrics.webhook_backlog.get() == 1);
     assert_eq!(block_on(node.store.endpoints("demo")).unwrap().len(), 1);
 
-    wait(|done| node.store.subscribe(Subscriptions(vec![everything.clone()]), done)).unwrap();
+    node.store.subscribe(Subscriptions(vec![everything.clone()]));
     until(|| node.due(at(HOUR)).len() == 1 && due_at(&node, "demo new").is_empty());
     until(|| node.metrics.webhook_backlog.get() == 1);
     // A try that was under way when its endpoint was removed counts.
-    wait(|done| node.store.subscribe(Subscriptions::default(), done)).unwrap();
+    node.store.subscribe(Subscriptions::default());
     until(|| node.metrics.webhook_backlog.get() == 0);
     node.settle(taken(in_flight.id, 1, at(2_000), 204));
-    wait(|done| node.store.subscribe(Subscriptions(vec![everything]), done)).unwrap();
+    node.store.subscribe(Subscriptions(vec![everything]));
     assert_eq!(row(&node, in_flight.id).state, DeliveryState::Delivered);
     assert_eq!(node.metrics.webhook_backlog.get(), 0);
 }
@@ -224,7 +224,7 @@ fn other_endpoints_are_taken_on_while_the_disk_is_full_and_parking_follows() {
     let mut large = create(2);
     large.verification.metadata = BTreeMap::from([("k".into(), "v".repeat(1_000_000))]);
     assert_eq!(wait(|done| node.store.create(large, done)), Err(StepError::RolledBack));
-    assert_eq!(wait(|done| node.store.subscribe(Subscriptions::default(), done)), Ok(()));
+    node.store.subscribe(Subscriptions::default());
     assert_eq!(block_on(node.store.endpoints("demo")).unwrap(), []);
     node.faults.planned().max_pages.store(0, Ordering::SeqCst);
     until(|| node.not_ready().is_none());

@@ -209,7 +209,7 @@ fn purge_takes_parked_deliveries_with_the_retention_and_counts_them() {
     for n in [1, 2, 50 * DAY] {
         node.create(n).unwrap();
     }
-    wait(|done| node.store.subscribe(Subscriptions::default(), done)).unwrap();
+    node.store.subscribe(Subscriptions::default());
     until(|| node.metrics.webhook_backlog.get() == 0);
     node.store.purge(at(50 * DAY + 1));
     until(|| node.count("events") == 1);
