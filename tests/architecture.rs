@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// What each module may import from this crate. `sip` is three: what is on the wire, the way it took, and the rest.
-const ARROWS: [(&str, &[&str]); 19] = [
+const ARROWS: [(&str, &[&str]); 20] = [
     ("e164", &[]),
     ("telemetry", &[]),
     ("sip::message", &[]),
     ("sip::flow", &[]),
+    ("sip::framing", &["sip::message"]),
     ("sip::transaction", &["sip::message"]),
     ("sip::uas", &["sip::message", "sip::transaction"]),
     ("call", &["e164", "sip::message", "sip::flow"]),
@@ -23,12 +24,12 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("webhook", &["outbox", "store", "telemetry"]),
     ("api", &["verify", "matcher", "e164", "telemetry"]),
     ("admin", &["verify", "matcher", "e164", "telemetry"]),
-    ("load", &["sip::message", "sip::flow", "transport", "webhook", "e164"]),
-    ("transport", &["sip::flow", "telemetry"]),
+    ("load", &["sip::message", "sip::flow", "sip::framing", "transport", "webhook", "e164"]),
+    ("transport", &["sip::flow", "sip::framing", "telemetry"]),
     // It looks at sockets, the database and endpoints in the ways in which the node uses them.
     ("doctor", &["store", "telemetry", "transport", "webhook"]),
     // It fills the settings types of the others.
-    ("config", &["call", "e164", "outbox", "verify", "webhook"]),
+    ("config", &["call", "e164", "outbox", "transport", "verify", "webhook"]),
     (
         "engine",
         &[
@@ -43,6 +44,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
             "matcher",
             "outbox",
             "sip::flow",
+            "sip::framing",
             "sip::message",
             "sip::transaction",
             "sip::uas",
@@ -56,7 +58,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
 ];
 
 /// Modules without IO, clocks, locks across tasks or async: state, input and time in, values out.
-const PURE: [&str; 6] = ["e164", "sip::message", "sip::transaction", "sip::uas", "call", "outbox"];
+const PURE: [&str; 7] = ["e164", "sip::framing", "sip::message", "sip::transaction", "sip::uas", "call", "outbox"];
 
 /// What pure code may not name. `matcher` is held to it but for its sharded maps.
 const IMPURE: [&str; 8] =

@@ -187,6 +187,12 @@ fn line_end(text: &[u8]) -> usize {
     }
 }
 
+/// Whether a first line, its CR included or not, begins a message: [`Scanner::scan`] would not call it `NotSip`.
+#[must_use]
+pub fn is_start_line(line: &[u8]) -> bool {
+    start_line(without_cr(line), &mut None).is_some()
+}
+
 fn without_cr(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
