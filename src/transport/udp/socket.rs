@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::kernel::Family;
+use crate::sip::flow::Transport;
 use crate::transport::TransportError;
 
 /// Receive buffer asked for, in bytes: some 7,000 INVITEs as the kernel counts them, a burst of 25 ms.
@@ -74,7 +75,7 @@ pub fn open(listen: SocketAddr, sockets: usize) -> Result<Vec<BoundSocket>, Tran
 }
 
 fn bind(address: SocketAddr, share: bool) -> Result<Socket, TransportError> {
-    let create = |source| TransportError::Create { address, source };
+    let create = |source| TransportError::Create { transport: Transport::Udp, address, source };
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP)).map_err(create)?;
     socket.set_nonblocking(true).map_err(create)?;
     if address.is_ipv6() {
@@ -84,7 +85,11 @@ fn bind(address: SocketAddr, share: bool) -> Result<Socket, TransportError> {
     if share {
         socket.set_reuse_port(true).map_err(|source| refused(address, "SO_REUSEPORT", source))?;
     }
-    socket.bind(&address.into()).map_err(|source| TransportError::Bind { address, source })?;
+    socket.bind(&address.into()).map_err(|source| TransportError::Bind {
+        transport: Transport::Udp,
+        address,
+        source,
+    })?;
     Ok(socket)
 }
 
@@ -119,7 +124,8 @@ fn settle(socket: Socket, address: SocketAddr) -> Result<BoundSocket, TransportE
     // The kernel reserves and reports twice what was asked, for its own bookkeeping (socket(7)).
     let receive_buffer = socket.recv_buffer_size().unwrap_or(0) / 2;
     let socket = StdSocket::from(socket);
-    let local = socket.local_addr().map_err(|source| TransportError::Bind { address, source })?;
+    let local =
+        socket.local_addr().map_err(|source| TransportError::Bind { transport: Transport::Udp, address, source })?;
     Ok(BoundSocket { socket, local, family, wildcard, receive_buffer, segments, counts_drops })
 }
 
@@ -151,8 +157,11 @@ impl BoundSocket {
     /// Outside a tokio runtime with I/O enabled.
     pub fn register(self) -> Result<UdpSocket, TransportError> {
         let address = self.local;
-        let inner = tokio::net::UdpSocket::from_std(self.socket)
-            .map_err(|source| TransportError::Register { address, source })?;
+        let inner = tokio::net::UdpSocket::from_std(self.socket).map_err(|source| TransportError::Register {
+            transport: Transport::Udp,
+            address,
+            source,
+        })?;
         Ok(UdpSocket {
             inner,
             family: self.family,
@@ -216,7 +225,7 @@ const fn newly_lost(seen: u32, total: u32) -> (u32, u32) {
 }
 
 fn refused(address: SocketAddr, option: &'static str, source: io::Error) -> TransportError {
-    TransportError::Option { address, option, source }
+    TransportError::Option { transport: Transport::Udp, address, option, source }
 }
 
 fn set_option(descriptor: RawFd, level: i32, name: i32, value: i32) -> io::Result<()> {
