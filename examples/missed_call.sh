@@ -5,7 +5,7 @@
 #
 #   RINGPROOF_KEY   API key of a sandbox application (required)
 #   RINGPROOF_API   the API                  (http://127.0.0.1:8080)
-#   RINGPROOF_SIP   where calls go           (udp:127.0.0.1:5060)
+#   RINGPROOF_SIP   where calls go, or tcp:.. (udp:127.0.0.1:5060)
 #   RINGPROOF       the program              (target/release/ringproof)
 set -eu
 

@@ -10,6 +10,7 @@ use ringproof::config::{self, ConfigErrors, Configuration};
 use ringproof::doctor::{self, Clocks};
 use ringproof::e164::E164;
 use ringproof::engine::{Signals, clock, examined, serve};
+use ringproof::load::target::Target;
 use ringproof::telemetry::log;
 use secrecy::ExposeSecret;
 use tokio::runtime::Runtime;
@@ -182,8 +183,8 @@ struct Call {
     #[arg(long, value_name = "NUMBER")]
     to: E164,
     /// Where to send the call.
-    #[arg(long, value_name = "udp:HOST:PORT", default_value = "udp:127.0.0.1:5060", value_parser = parse_via)]
-    via: std::net::SocketAddr,
+    #[arg(long, value_name = "udp|tcp:HOST:PORT", default_value = "udp:127.0.0.1:5060", value_parser = parse_via)]
+    via: Target,
     /// A header field to add; From and P-Asserted-Identity replace the command's own. May be repeated.
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
     headers: Vec<(String, String)>,
@@ -205,7 +206,7 @@ impl Call {
     }
 }
 
-fn parse_via(text: &str) -> Result<std::net::SocketAddr, String> {
+fn parse_via(text: &str) -> Result<Target, String> {
     ringproof::load::target::parse_via(text).map_err(|error| error.to_string())
 }
 

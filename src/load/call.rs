@@ -1,19 +1,20 @@
 //! One call, placed and shown: the command `ringproof call`.
 //!
-//! The client side of an INVITE over UDP (RFC 3261 17.1.1) with the CANCEL or BYE that ends what the peer does not
-//! refuse. Responses are taken from the peer's address only. A 2xx is acknowledged and ended where it came from; a
-//! Record-Route is not followed.
+//! The client side of an INVITE over UDP or TCP (RFC 3261 17.1.1) with the CANCEL or BYE that ends what the peer does
+//! not refuse. Over TCP nothing is sent twice, and all of it on one connection. Responses are taken from the peer's
+//! address only. A 2xx is acknowledged and ended where it came from; a Record-Route is not followed.
 
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
-
-use tokio::net::UdpSocket;
 
 use super::ladder::{Escaped, Ladder};
 use super::request::{BYE_NUMBER, INVITE_NUMBER, Identity, Requests};
 use super::response::Response;
+use super::target::Target;
+use super::wire::{Wire, WireError};
 use crate::e164::E164;
+use crate::sip::flow::Transport;
+use crate::sip::framing::FrameError;
 
 /// T1, the round trip that RFC 3261 17.1.1.1 assumes.
 pub const T1: Duration = Duration::from_millis(500);
@@ -23,8 +24,6 @@ pub const TIMEOUT: Duration = Duration::from_secs(32);
 const T2_IN_T1: u32 = 8;
 /// Responses of one call that are shown; a peer that sends more is given up.
 const MAX_RESPONSES: usize = 256;
-/// Bytes of a datagram.
-const MAX_DATAGRAM: usize = 65_535;
 
 /// What to call, and as whom.
 #[derive(Debug, Clone)]
@@ -34,10 +33,10 @@ pub struct Settings {
     /// The number dialled.
     pub to: E164,
     /// The peer, as [`super::target::parse_via`] reads it.
-    pub via: SocketAddr,
+    pub via: Target,
     /// Header fields to add, as [`super::header::parse_header`] reads them.
     pub headers: Vec<(String, String)>,
-    /// First pause before the INVITE is sent again (Timer A).
+    /// First pause before the INVITE is sent again over UDP (Timer A).
     pub t1: Duration,
     /// How long to wait for a first response, then for a final one, then for the end of what was cancelled or
     /// answered (Timer B).
@@ -47,7 +46,7 @@ pub struct Settings {
 impl Settings {
     /// A call without further header fields, with the timers of RFC 3261.
     #[must_use]
-    pub const fn new(from: E164, to: E164, via: SocketAddr) -> Self {
+    pub const fn new(from: E164, to: E164, via: Target) -> Self {
         Self { from, to, via, headers: Vec::new(), t1: T1, timeout: TIMEOUT }
     }
 }
@@ -80,20 +79,34 @@ impl FinalCode {
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// No socket, or no way to the peer's network.
-    #[error("cannot send to udp:{via}: {source}")]
+    #[error("cannot send to {via}: {source}")]
     Local {
         /// The peer asked for.
-        via: SocketAddr,
+        via: Target,
         /// The system's error.
         source: io::Error,
     },
     /// The peer's machine says that nobody listens there (RFC 3261 18.4).
-    #[error("nobody answers at udp:{via}: {source}")]
+    #[error("nobody answers at {via}: {source}")]
     Unreachable {
         /// The peer asked for.
-        via: SocketAddr,
+        via: Target,
         /// The system's error.
         source: io::Error,
+    },
+    /// The peer ended the connection before the call had.
+    #[error("{via} closed the connection before a final response")]
+    Closed {
+        /// The peer asked for.
+        via: Target,
+    },
+    /// What the peer sends on the connection are no messages.
+    #[error("{via} sends what is no SIP message: {source}")]
+    Framing {
+        /// The peer asked for.
+        via: Target,
+        /// What is wrong.
+        source: FrameError,
     },
     /// Timer B, or a peer that rings and stays without a final response to the CANCEL too.
     #[error("no final response in {:.1} s", .waited.as_secs_f64())]
@@ -121,24 +134,15 @@ pub async fn place(
     out: &mut impl Write,
 ) -> Result<FinalCode, CallError> {
     let via = settings.via;
-    let local = |source| CallError::Local { via, source };
-    let any = if via.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
-    let socket = UdpSocket::bind::<SocketAddr>(any).await.map_err(local)?;
-    socket.connect(via).await.map_err(local)?;
-    let ends = (socket.local_addr().map_err(local)?, via);
+    let wire = match tokio::time::timeout(settings.timeout, Wire::open(via)).await {
+        Ok(wire) => wire.map_err(|source| failed(via, WireError::Io(source)))?,
+        Err(_elapsed) => return Err(failed(via, WireError::Io(io::ErrorKind::TimedOut.into()))),
+    };
+    let ends = (wire.local_addr(), via);
 
     let requests = Requests::new(identity(), (settings.from, settings.to), ends, &settings.headers);
     let start = clock();
-    let call = Call {
-        settings,
-        requests,
-        socket,
-        clock,
-        start,
-        ladder: Ladder::new(out),
-        buffer: vec![0; MAX_DATAGRAM],
-        responses: 0,
-    };
+    let call = Call { settings, requests, wire, clock, start, ladder: Ladder::new(out), responses: 0 };
     call.run().await
 }
 
@@ -158,11 +162,10 @@ pub(super) fn identity() -> Identity {
 struct Call<'a, W: Write, C> {
     settings: &'a Settings,
     requests: Requests<'a>,
-    socket: UdpSocket,
+    wire: Wire,
     clock: C,
     start: Instant,
     ladder: Ladder<'a, W>,
-    buffer: Vec<u8>,
     responses: usize,
 }
 
@@ -182,8 +185,9 @@ impl<W: Write, C: Fn() -> Instant> Call<'_, W, C> {
         self.send(&invite, &label).await?;
         let mut state = State::Calling;
         let mut deadline = self.start + self.settings.timeout;
-        // What is sent again and again until a response to it comes (Timers A and E).
-        let mut repeated = Some((invite.as_str(), label.as_str()));
+        // What is sent again and again until a response to it comes (Timers A and E); nothing over TCP.
+        let unreliable = self.settings.via.transport == Transport::Udp;
+        let mut repeated = unreliable.then_some((invite.as_str(), label.as_str()));
         let mut pause = self.settings.t1;
         let mut again = self.start + pause;
         loop {
@@ -208,7 +212,7 @@ impl<W: Write, C: Fn() -> Instant> Call<'_, W, C> {
                 (None, State::Proceeding, _) => {
                     self.send(&cancel, "CANCEL").await?;
                     state = State::Canceling;
-                    repeated = Some((&cancel, "CANCEL"));
+                    repeated = unreliable.then_some((&cancel, "CANCEL"));
                     pause = self.settings.t1;
                     again = now + pause;
                     deadline = now + self.settings.timeout;
@@ -245,7 +249,9 @@ impl<W: Write, C: Fn() -> Instant> Call<'_, W, C> {
         self.send(&ack, "ACK").await?;
         self.send(&bye, "BYE").await?;
         let deadline = (self.clock)() + self.settings.timeout;
-        let mut pause = self.settings.t1;
+        // Over TCP the BYE is not repeated.
+        let unreliable = self.settings.via.transport == Transport::Udp;
+        let mut pause = if unreliable { self.settings.t1 } else { self.settings.timeout };
         let mut again = (self.clock)() + pause;
         loop {
             match self.response(deadline.min(again)).await? {
@@ -255,7 +261,7 @@ impl<W: Write, C: Fn() -> Instant> Call<'_, W, C> {
                     self.send(&ack, "ACK (again)").await?;
                 }
                 Some(_) => {}
-                None if (self.clock)() >= deadline => return Ok(false),
+                None if !unreliable || (self.clock)() >= deadline => return Ok(false),
                 None => {
                     self.send(&bye, "BYE (again)").await?;
                     pause = (pause * 2).min(self.settings.t1 * T2_IN_T1);
@@ -267,8 +273,8 @@ impl<W: Write, C: Fn() -> Instant> Call<'_, W, C> {
 
     async fn send(&mut self, message: &str, label: &str) -> Result<(), CallError> {
         let after = self.elapsed();
-        let sent = self.socket.send(message.as_bytes()).await;
-        sent.map_err(|source| self.failed(source))?;
+        let sent = self.wire.send(message.as_bytes()).await;
+        sent.map_err(|source| failed(self.settings.via, WireError::Io(source)))?;
         Ok(self.ladder.sent(after, label)?)
     }
 
@@ -277,16 +283,13 @@ impl<W: Write, C: Fn() -> Instant> Call<'_, W, C> {
     async fn response(&mut self, wake: Instant) -> Result<Option<Response>, CallError> {
         // The clock is asked each time, for a peer that never pauses would keep a timer from being seen.
         while (self.clock)() < wake {
-            let received = tokio::time::timeout_at(wake.into(), self.socket.recv(&mut self.buffer)).await;
-            let length = match received {
+            let received = tokio::time::timeout_at(wake.into(), self.wire.receive()).await;
+            let parsed = match received {
                 Err(_elapsed) => continue,
-                Ok(Err(source)) => return Err(self.failed(source)),
-                Ok(Ok(length)) => length,
+                Ok(Err(error)) => return Err(failed(self.settings.via, error)),
+                Ok(Ok(message)) => Response::parse(message),
             };
-            let Some(response) = Response::parse(&self.buffer[..length]).filter(|response| self.is_ours(response))
-            else {
-                continue;
-            };
+            let Some(response) = parsed.filter(|response| self.is_ours(response)) else { continue };
             self.responses += 1;
             if self.responses > MAX_RESPONSES {
                 return Err(CallError::TooManyResponses);
@@ -322,15 +325,20 @@ impl<W: Write, C: Fn() -> Instant> Call<'_, W, C> {
     fn elapsed(&self) -> Duration {
         (self.clock)().duration_since(self.start)
     }
+}
 
-    fn failed(&self, source: io::Error) -> CallError {
-        let via = self.settings.via;
-        match source.kind() {
-            io::ErrorKind::ConnectionRefused | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-                CallError::Unreachable { via, source }
-            }
+fn failed(via: Target, error: WireError) -> CallError {
+    match error {
+        WireError::Closed => CallError::Closed { via },
+        WireError::Framing(source) => CallError::Framing { via, source },
+        WireError::Io(source) => match source.kind() {
+            io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::TimedOut => CallError::Unreachable { via, source },
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => CallError::Closed { via },
             _ => CallError::Local { via, source },
-        }
+        },
     }
 }
 

@@ -11,3 +11,4 @@ mod ladder;
 mod request;
 mod response;
 pub mod target;
+mod wire;

@@ -6,7 +6,9 @@ use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
 use super::header::default_name;
+use super::target::Target;
 use crate::e164::E164;
+use crate::sip::flow::Transport;
 
 /// `CSeq` number of the INVITE, its ACK and its CANCEL.
 pub(super) const INVITE_NUMBER: u32 = 1;
@@ -32,6 +34,7 @@ pub(super) struct Identity {
 #[derive(Debug)]
 pub(super) struct Requests<'a> {
     identity: Identity,
+    transport: Transport,
     local: SocketAddr,
     uri: String,
     to: String,
@@ -44,9 +47,10 @@ impl<'a> Requests<'a> {
     pub(super) fn new(
         identity: Identity,
         (caller, dialled): (E164, E164),
-        (local, via): (SocketAddr, SocketAddr),
+        (local, via): (SocketAddr, Target),
         headers: &'a [(String, String)],
     ) -> Self {
+        let (transport, via) = (via.transport, via.address);
         let given = headers.iter().find(|(name, value)| default_name(name) == Some("From") && !value.is_empty());
         let from = match given {
             Some((_, value)) => with_tag(value, &identity.tag),
@@ -57,6 +61,7 @@ impl<'a> Requests<'a> {
             to: format!("<sip:{dialled}@{}>", Host(via.ip())),
             from,
             identity,
+            transport,
             local,
             headers,
             caller,
@@ -82,7 +87,8 @@ impl<'a> Requests<'a> {
         }
         line(&mut text, "To", &self.to);
         self.end_of_transaction_fields(&mut text, INVITE_NUMBER, "INVITE");
-        let contact = format!("<sip:{}@{host}:{}>", self.caller, self.local.port());
+        let transport = if self.transport == Transport::Udp { "" } else { ";transport=tcp" };
+        let contact = format!("<sip:{}@{host}:{}{transport}>", self.caller, self.local.port());
         let asserted = format!("<sip:{}@{host}>", self.caller);
         for (default, value) in [("Contact", contact.as_str()), ("P-Asserted-Identity", asserted.as_str())] {
             for (name, value) in self.given_or(default, value) {
@@ -134,8 +140,9 @@ impl<'a> Requests<'a> {
 
     fn start(&self, method: &str, uri: &str, branch: &str) -> String {
         let (host, port) = (Host(self.local.ip()), self.local.port());
+        let transport = self.transport.label().to_ascii_uppercase();
         format!(
-            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {host}:{port};branch={branch};rport\r\nMax-Forwards: 70\r\n"
+            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/{transport} {host}:{port};branch={branch};rport\r\nMax-Forwards: 70\r\n"
         )
     }
 
@@ -275,6 +282,15 @@ mod tests {
     }
 
     #[test]
+    fn over_tcp_via_and_contact_say_so() {
+        let requests = requests(&[], "127.0.0.1:4000", "tcp:127.0.0.1:5060");
+        let invite = requests.invite();
+        assert!(invite.contains("\r\nVia: SIP/2.0/TCP 127.0.0.1:4000;branch=z9hG4bKa;rport\r\n"), "{invite}");
+        assert!(invite.contains("\r\nContact: <sip:+966500000123@127.0.0.1:4000;transport=tcp>\r\n"), "{invite}");
+        assert!(requests.ack_refusal("<sip:x@y>").contains("\r\nVia: SIP/2.0/TCP 127.0.0.1:4000;"));
+    }
+
+    #[test]
     fn ack_of_a_refusal_belongs_to_the_invites_transaction() {
         let headers = [("Route".to_owned(), "<sip:proxy.example;lr>".to_owned())];
         let requests = requests(&headers, "127.0.0.1:4000", "127.0.0.1:5060");
@@ -301,6 +317,9 @@ mod tests {
             call_id: "c".to_owned(),
         };
         let numbers = ("+966500000123".parse().unwrap(), "+966115000042".parse().unwrap());
-        Requests::new(identity, numbers, (local.parse().unwrap(), via.parse().unwrap()), headers)
+        let (transport, via) =
+            via.strip_prefix("tcp:").map_or((Transport::Udp, via), |address| (Transport::Tcp, address));
+        let via = Target { transport, address: via.parse().unwrap() };
+        Requests::new(identity, numbers, (local.parse().unwrap(), via), headers)
     }
 }

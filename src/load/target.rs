@@ -1,21 +1,39 @@
 //! Where a call goes: reading `--via`.
 
+use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
 
-/// Port of SIP over UDP where none is given (RFC 3261 19.1.2).
+use crate::sip::flow::Transport;
+
+/// Port of SIP over UDP and TCP where none is given (RFC 3261 19.1.2).
 const DEFAULT_PORT: u16 = 5060;
+
+/// A peer: how to reach it, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// UDP or TCP.
+    pub transport: Transport,
+    /// Its address.
+    pub address: SocketAddr,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.transport.label(), self.address)
+    }
+}
 
 /// Why a text names no place to send a call to.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
     /// A transport that calls are not placed over.
-    #[error("{transport}: is not a transport of this version; use udp:host:port")]
+    #[error("{transport}: is not a transport of this version; use udp:host:port or tcp:host:port")]
     Transport {
         /// The transport asked for.
         transport: &'static str,
     },
     /// There is no host, or it is not one.
-    #[error("names no host; use udp:host:port, with an IPv6 address in brackets")]
+    #[error("names no host; use udp:host:port or tcp:host:port, with an IPv6 address in brackets")]
     Host,
     /// What stands for the port is not 1 to 65535.
     #[error("has a port that is not 1 to 65535")]
@@ -30,22 +48,24 @@ pub enum TargetError {
     },
 }
 
-/// Reads `udp:host:port`, `udp:[::1]:5060` or `host[:port]`; the port is 5060 where none is given. Names are resolved,
-/// and an IPv4 address is preferred, for that is where listeners are by default. Blocks while it asks the resolver.
+/// Reads `udp:host:port`, `tcp:[::1]:5060` or `host[:port]`, which is UDP; the port is 5060 where none is given. Names
+/// are resolved, and an IPv4 address is preferred, for that is where listeners are by default. Blocks while it asks the resolver.
 ///
 /// # Errors
 /// A [`TargetError`]: wrong use of the command, or a name without an address.
-pub fn parse_via(text: &str) -> Result<SocketAddr, TargetError> {
-    let place = match text.split_once(':') {
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("udp") => rest.strip_prefix("//").unwrap_or(rest),
-        Some((scheme, _)) if scheme.eq_ignore_ascii_case("tcp") => {
-            return Err(TargetError::Transport { transport: "tcp" });
-        }
+pub fn parse_via(text: &str) -> Result<Target, TargetError> {
+    let (transport, place) = match text.split_once(':') {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("udp") => (Transport::Udp, rest),
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("tcp") => (Transport::Tcp, rest),
         Some((scheme, _)) if scheme.eq_ignore_ascii_case("tls") => {
             return Err(TargetError::Transport { transport: "tls" });
         }
-        _ => text,
+        _ => return Ok(Target { transport: Transport::Udp, address: resolve(text)? }),
     };
+    Ok(Target { transport, address: resolve(place.strip_prefix("//").unwrap_or(place))? })
+}
+
+fn resolve(place: &str) -> Result<SocketAddr, TargetError> {
     let (host, port) = split_port(place)?;
     if let Ok(ip) = host.parse::<Ipv6Addr>() {
         return Ok(SocketAddr::from((ip, port)));
@@ -91,25 +111,29 @@ mod tests {
     #[test]
     fn every_form_gives_its_address() {
         let cases = [
-            ("udp:127.0.0.1:5062", "127.0.0.1:5062"),
-            ("UDP://127.0.0.1:5062", "127.0.0.1:5062"),
-            ("udp:127.0.0.1", "127.0.0.1:5060"),
-            ("127.0.0.1", "127.0.0.1:5060"),
-            ("udp:[::1]:5062", "[::1]:5062"),
-            ("[::1]", "[::1]:5060"),
-            ("::1", "[::1]:5060"),
-            ("udp:localhost:5062", "127.0.0.1:5062"),
+            ("udp:127.0.0.1:5062", "udp:127.0.0.1:5062"),
+            ("UDP://127.0.0.1:5062", "udp:127.0.0.1:5062"),
+            ("udp:127.0.0.1", "udp:127.0.0.1:5060"),
+            ("127.0.0.1", "udp:127.0.0.1:5060"),
+            ("udp:[::1]:5062", "udp:[::1]:5062"),
+            ("[::1]", "udp:[::1]:5060"),
+            ("::1", "udp:[::1]:5060"),
+            ("udp:localhost:5062", "udp:127.0.0.1:5062"),
+            ("tcp:127.0.0.1:5062", "tcp:127.0.0.1:5062"),
+            ("TCP://[::1]", "tcp:[::1]:5060"),
+            ("tcp:localhost", "tcp:127.0.0.1:5060"),
         ];
-        for (text, address) in cases {
-            assert_eq!(parse_via(text).unwrap(), address.parse().unwrap(), "{text}");
+        for (text, target) in cases {
+            assert_eq!(parse_via(text).unwrap().to_string(), target, "{text}");
         }
     }
 
     #[test]
     fn faults_are_told_apart() {
-        assert!(matches!(parse_via("tcp:127.0.0.1:5060"), Err(TargetError::Transport { transport: "tcp" })));
         assert!(matches!(parse_via("tls:sip.example"), Err(TargetError::Transport { transport: "tls" })));
-        for text in ["", "udp:", "udp:5060", ":5060", "[127.0.0.1]:5060", "[::1", "[::1]5060", "sip:a@127.0.0.1"] {
+        for text in
+            ["", "udp:", "tcp:", "udp:5060", ":5060", "[127.0.0.1]:5060", "[::1", "[::1]5060", "sip:a@127.0.0.1"]
+        {
             assert!(matches!(parse_via(text), Err(TargetError::Host | TargetError::Port)), "{text}");
         }
         for text in ["127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:", "127.0.0.1:x", "udp:[::1]:"] {

@@ -1,9 +1,16 @@
 //! Calls to a peer that answers by script.
 
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::join;
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 use super::*;
+
+/// Bytes of a datagram.
+const MAX_DATAGRAM: usize = 65_535;
 
 #[tokio::test]
 async fn a_refused_call_is_acknowledged_and_shown() {
@@ -19,7 +26,7 @@ async fn a_refused_call_is_acknowledged_and_shown() {
 
     let code = code.unwrap();
     assert_eq!((code.code(), code.is_refusal(), code.is_answer()), (486, true, false));
-    assert!(invite.text.starts_with(&format!("INVITE sip:+966115000042@{} SIP/2.0\r\n", settings.via)));
+    assert!(invite.text.starts_with(&format!("INVITE sip:+966115000042@{} SIP/2.0\r\n", settings.via.address)));
     assert_eq!(invite.field("P-Asserted-Identity"), "<sip:+966500000123@127.0.0.1>");
     assert_eq!(ack.field("CSeq"), "1 ACK");
     assert_eq!(ack.field("Via"), invite.field("Via"));
@@ -27,7 +34,7 @@ async fn a_refused_call_is_acknowledged_and_shown() {
 
     let shown = String::from_utf8(out).unwrap();
     let lines: Vec<&str> = shown.lines().collect();
-    assert!(lines[0].ends_with(&format!(" ms  ->  INVITE sip:+966115000042@{}", settings.via)), "{shown}");
+    assert!(lines[0].ends_with(&format!(" ms  ->  INVITE sip:+966115000042@{}", settings.via.address)), "{shown}");
     assert!(lines[1].ends_with(" ms  <-  486 Busy Here   Reason: Q.850;cause=17;text=\"User busy\""), "{shown}");
     assert!(lines[2].ends_with(" ms  ->  ACK"), "{shown}");
     assert!(lines[3].starts_with("486 Busy Here after ") && lines[3].ends_with(" ms"), "{shown}");
@@ -109,7 +116,7 @@ async fn ipv6_is_in_brackets_on_the_wire() {
     };
     let (code, invite) = join!(place(&settings, now, &mut out), script);
     assert_eq!(code.unwrap().code(), 486);
-    assert!(invite.text.starts_with(&format!("INVITE sip:+966115000042@{} SIP/2.0\r\n", settings.via)));
+    assert!(invite.text.starts_with(&format!("INVITE sip:+966115000042@{} SIP/2.0\r\n", settings.via.address)));
     assert!(invite.field("Via").starts_with(&format!("SIP/2.0/UDP {};branch=z9hG4bK", invite.sender)));
     assert!(invite.field("From").starts_with("<sip:+966500000123@[::1];user=phone>;tag="));
 }
@@ -214,6 +221,77 @@ async fn a_flood_of_responses_ends_the_call() {
     assert!(matches!(error, CallError::TooManyResponses), "{error}");
 }
 
+#[tokio::test]
+async fn over_tcp_a_call_takes_one_connection_and_repeats_nothing() {
+    let (listener, settings) = tcp_peer().await;
+    // The pause before a repetition is over long before the answer.
+    let settings = Settings { t1: Duration::from_millis(5), ..settings };
+    let mut out = Vec::new();
+    let script = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let invite = heard(&mut stream, "INVITE ").await;
+        let silence = timeout(Duration::from_millis(100), stream.readable()).await;
+        assert!(silence.is_err(), "the INVITE came again");
+        let busy = response(&invite, "486 Busy Here");
+        // A pong, a provisional response, and the final one in two pieces.
+        stream.write_all(format!("\r\n{}", response(&invite, "100 Trying")).as_bytes()).await.unwrap();
+        let (first, second) = busy.as_bytes().split_at(40);
+        stream.write_all(first).await.unwrap();
+        tokio::task::yield_now().await;
+        stream.write_all(second).await.unwrap();
+        (invite, heard(&mut stream, "ACK ").await)
+    };
+    let (code, (invite, ack)) = join!(place(&settings, now, &mut out), script);
+    assert_eq!(code.unwrap().code(), 486);
+    assert!(invite.field("Via").starts_with("SIP/2.0/TCP 127.0.0.1:"));
+    assert_eq!(ack.field("Via"), invite.field("Via"));
+    let shown = String::from_utf8(out).unwrap();
+    assert_eq!(shown.lines().count(), 5, "{shown}");
+}
+
+#[tokio::test]
+async fn over_tcp_a_peer_that_hangs_up_or_is_no_sip_ends_the_call() {
+    let (listener, settings) = tcp_peer().await;
+    let mut out = Vec::new();
+    let script = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        heard(&mut stream, "INVITE ").await;
+    };
+    let (end, ()) = join!(place(&settings, now, &mut out), script);
+    assert!(matches!(end.unwrap_err(), CallError::Closed { .. }));
+    let script = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        heard(&mut stream, "INVITE ").await;
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        stream
+    };
+    let (end, _stream) = join!(place(&settings, now, &mut out), script);
+    assert!(matches!(end.unwrap_err(), CallError::Framing { source: FrameError::NotSip, .. }));
+    drop(listener);
+    let end = place(&settings, now, &mut out).await;
+    assert!(matches!(end.unwrap_err(), CallError::Unreachable { .. }));
+}
+
+async fn tcp_peer() -> (TcpListener, Settings) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let via = Target { transport: Transport::Tcp, address: listener.local_addr().unwrap() };
+    let (from, to) = ("+966500000123".parse().unwrap(), "+966115000042".parse().unwrap());
+    (listener, Settings::new(from, to, via))
+}
+
+/// A request without a body, or an INVITE with its offer.
+async fn heard(stream: &mut TcpStream, method: &str) -> Request {
+    let mut bytes = Vec::new();
+    let end = if method == "INVITE " { "PCMU/8000\r\n" } else { "\r\n\r\n" };
+    while !bytes.ends_with(end.as_bytes()) {
+        let read = timeout(Duration::from_secs(5), stream.read_buf(&mut bytes)).await;
+        assert!(read.expect("a request arrives in time").unwrap() > 0);
+    }
+    let text = String::from_utf8(bytes).unwrap();
+    assert!(text.starts_with(method), "{text}");
+    Request { text, sender: stream.peer_addr().unwrap() }
+}
+
 /// A SIP peer of a few lines: hands out requests, answers as it is told.
 struct Peer {
     socket: UdpSocket,
@@ -249,18 +327,22 @@ impl Peer {
     }
 
     async fn answer(&self, request: &Request, status: &str, more: &str) {
-        let field = |name| request.field(name);
-        let text = format!(
-            "SIP/2.0 {status}\r\nVia: {};received=127.0.0.1\r\nFrom: {}\r\nTo: {};tag=peer\r\nCall-ID: {}\r\nCSeq: {}\r\n\
-             {more}Content-Length: 0\r\n\r\n",
-            field("Via"),
-            field("From"),
-            field("To"),
-            field("Call-ID"),
-            field("CSeq"),
-        );
+        let text = response(request, status).replace("Content-Length", &format!("{more}Content-Length"));
         self.socket.send_to(text.as_bytes(), request.sender).await.unwrap();
     }
+}
+
+fn response(request: &Request, status: &str) -> String {
+    let field = |name| request.field(name);
+    format!(
+        "SIP/2.0 {status}\r\nVia: {};received=127.0.0.1\r\nFrom: {}\r\nTo: {};tag=peer\r\nCall-ID: {}\r\nCSeq: {}\r\n\
+         Content-Length: 0\r\n\r\n",
+        field("Via"),
+        field("From"),
+        field("To"),
+        field("Call-ID"),
+        field("CSeq"),
+    )
 }
 
 impl Request {
@@ -272,7 +354,8 @@ impl Request {
 
 fn settings(peer: &Peer) -> Settings {
     let (from, to) = ("+966500000123".parse().unwrap(), "+966115000042".parse().unwrap());
-    Settings::new(from, to, peer.socket.local_addr().unwrap())
+    let address = peer.socket.local_addr().unwrap();
+    Settings::new(from, to, Target { transport: Transport::Udp, address })
 }
 
 #[allow(clippy::disallowed_methods, reason = "the clock that the command hands in")]
