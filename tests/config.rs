@@ -27,7 +27,11 @@ fn shipped_file_has_the_documented_defaults() {
     let configuration = load(&root().join("config.toml")).unwrap();
     assert_eq!(configuration.node_name, "edge-1");
     assert_eq!(configuration.data_dir, Path::new("ringproof-data"));
-    assert_eq!(configuration.sip.listen, [address("127.0.0.1:5060")]);
+    let listen: Vec<String> = configuration.sip.listen.iter().map(ToString::to_string).collect();
+    assert_eq!(listen, ["udp://127.0.0.1:5060", "tcp://127.0.0.1:5060"]);
+    let tcp = configuration.sip.tcp;
+    assert_eq!((tcp.connections, tcp.connections_per_peer), (16_384, 12_288));
+    assert_eq!((tcp.idle, tcp.message), (Duration::from_mins(15), Duration::from_secs(10)));
     assert!(configuration.sip.workers >= 1);
     assert_eq!(configuration.sip.recent_calls, 1_048_576);
     assert_eq!(configuration.sip.drain, Duration::from_secs(30));
@@ -118,7 +122,11 @@ fn the_webhook_of_the_shipped_file_is_a_working_one() {
 #[test]
 fn everything_a_file_can_say_is_read() {
     let configuration = read(&full()).unwrap_or_else(|errors| panic!("{errors}"));
-    assert_eq!(configuration.sip.listen, [address("0.0.0.0:5060"), address("[::]:5060")]);
+    let listen: Vec<String> = configuration.sip.listen.iter().map(ToString::to_string).collect();
+    assert_eq!(listen, ["udp://0.0.0.0:5060", "tcp://0.0.0.0:5060", "tcp://[::]:5061"]);
+    let tcp = configuration.sip.tcp;
+    assert_eq!((tcp.connections, tcp.connections_per_peer), (100, 10));
+    assert_eq!((tcp.idle, tcp.message), (Duration::from_secs(5), Duration::from_secs(1)));
     assert_eq!(configuration.sip.workers, 3);
     let trunk = &configuration.trunks[1];
     assert_eq!(trunk.reject, Reject { code: 603, phrase: "No, thank you".into(), q850: None });
@@ -392,7 +400,8 @@ fn full() -> String {
 name = "edge_2"
 data_dir = "/var/lib/ringproof"
 [sip]
-listen = ["udp://0.0.0.0:5060", "udp://[::]:5060"]
+listen = ["udp://0.0.0.0:5060", "tcp://0.0.0.0:5060", "tcp://[::]:5061"]
+tcp = {{ connections = 100, connections_per_peer = 10, idle_seconds = 5, message_seconds = 1 }}
 workers = 3
 recent_calls = 4096
 drain_seconds = 0

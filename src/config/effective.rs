@@ -10,6 +10,7 @@ use crate::call::dialplan::NumberFormat;
 use crate::call::event::TrunkId;
 use crate::call::trunk::{DidSource, Forwarded, Path, Restricted, Scope, Trunk, Trust};
 use crate::outbox::event::EventType;
+use crate::transport::tcp;
 use crate::verify::settings::{Application, ApplicationId, NumberRange, Rate};
 use crate::webhook::settings::Endpoint;
 
@@ -22,7 +23,8 @@ pub fn effective(configuration: &Configuration) -> String {
     page.key("data_dir", text(&configuration.data_dir.to_string_lossy()));
 
     page.section("[sip]");
-    page.key("listen", list(configuration.sip.listen.iter().map(|address| text(&format!("udp://{address}")))));
+    page.key("listen", list(configuration.sip.listen.iter().map(|listener| text(&listener.to_string()))));
+    page.key("tcp", tcp(&configuration.sip.tcp));
     page.key("workers", configuration.sip.workers);
     page.key("recent_calls", configuration.sip.recent_calls);
     page.key("drain_seconds", configuration.sip.drain.as_secs());
@@ -58,6 +60,17 @@ pub fn effective(configuration: &Configuration) -> String {
     page.section("[retention]");
     page.key("verifications", text(&short(configuration.retention)));
     page.0
+}
+
+/// `sip.tcp` as the file writes it.
+pub(super) fn tcp(settings: &tcp::Settings) -> String {
+    format!(
+        "{{ connections = {}, connections_per_peer = {}, idle_seconds = {}, message_seconds = {} }}",
+        settings.connections,
+        settings.connections_per_peer,
+        settings.idle.as_secs(),
+        settings.message.as_secs()
+    )
 }
 
 fn write_trunk(page: &mut Page, trunk: &Trunk, extras: TrunkExtras, peers: String) {

@@ -9,7 +9,8 @@ use secrecy::{ExposeSecret, SecretString};
 use super::errors::Span;
 use super::fault::{Fault, Quoted};
 use super::section::{Section, Shape, Word};
-use super::{Configuration, SipSettings, effective};
+use super::{Configuration, SipListener, SipSettings, SipTransport, effective};
+use crate::transport::tcp;
 
 /// Most addresses in `sip.listen`.
 const MAX_LISTENERS: usize = 16;
@@ -20,9 +21,19 @@ const SIP: Shape = Shape {
     title: "[sip]",
     keys: &[
         ("listen", r#"["udp://127.0.0.1:5060"]"#),
+        ("tcp", "{ idle_seconds = 900 }"),
         ("workers", "0"),
         ("recent_calls", "1048576"),
         ("drain_seconds", "30"),
+    ],
+};
+const TCP: Shape = Shape {
+    title: "[sip.tcp]",
+    keys: &[
+        ("connections", "16384"),
+        ("connections_per_peer", "12288"),
+        ("idle_seconds", "900"),
+        ("message_seconds", "10"),
     ],
 };
 const API: Shape = Shape {
@@ -83,28 +94,34 @@ fn sip(section: &Section<'_>) -> Option<SipSettings> {
             section.tell(span, Fault::TooMany { what: "listeners", count, max: MAX_LISTENERS });
             return None;
         }
-        let mut found: Vec<(SocketAddr, Span)> = Vec::new();
+        let mut found: Vec<(SipListener, Span)> = Vec::new();
         let mut whole = list.whole;
         for word in list.words {
-            let Some(address) = udp(section, &word) else {
+            let Some(listener) = listener(section, &word) else {
                 whole = false;
                 continue;
             };
-            if let Some((_, first)) = found.iter().find(|(other, _)| *other == address && address.port() != 0) {
+            let address = listener.address;
+            if let Some((_, first)) = found.iter().find(|(other, _)| *other == listener && address.port() != 0) {
                 section.tell(&word.span, Fault::SameListener { address, line: section.line(first) });
                 whole = false;
             }
-            found.push((address, word.span));
+            found.push((listener, word.span));
         }
-        whole.then(|| found.into_iter().map(|(address, _)| address).collect())
+        whole.then(|| found.into_iter().map(|(listener, _)| listener).collect())
     });
     let place = listen.place(&section.span);
-    let listen = listen.or(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 5060))]);
+    let listen = listen.or([SipTransport::Udp, SipTransport::Tcp].map(on_loopback).to_vec());
     if let Some(listen) = &listen {
         section.stays(&place, "sip.listen", &sorted(listen), |running| {
-            let shown = running.sip.listen.iter().map(|address| effective::text(&format!("udp://{address}")));
+            let shown = running.sip.listen.iter().map(|listener| effective::text(&listener.to_string()));
             (sorted(&running.sip.listen), effective::list(shown))
         });
+    }
+    let table = section.table("tcp", &TCP);
+    let tcp = tcp(&table);
+    if let Some(tcp) = &tcp {
+        section.stays(&table.span, "sip.tcp", tcp, |running| (running.sip.tcp, effective::tcp(&running.sip.tcp)));
     }
     let workers = section.integer("workers", 0..=1024);
     let place = workers.place(&section.span);
@@ -123,6 +140,7 @@ fn sip(section: &Section<'_>) -> Option<SipSettings> {
     let drain = section.integer("drain_seconds", 0..=3600);
     Some(SipSettings {
         listen: listen?,
+        tcp: tcp?,
         workers: workers?,
         recent_calls: recent_calls?,
         drain: Duration::from_secs(drain.or(30)?.into()),
@@ -130,7 +148,7 @@ fn sip(section: &Section<'_>) -> Option<SipSettings> {
 }
 
 /// The same listeners in another order are no change.
-fn sorted(listen: &[SocketAddr]) -> Vec<SocketAddr> {
+fn sorted(listen: &[SipListener]) -> Vec<SipListener> {
     let mut sorted = listen.to_vec();
     sorted.sort_unstable();
     sorted
@@ -157,17 +175,39 @@ fn stays(
     }
 }
 
-fn udp(section: &Section<'_>, word: &Word<'_>) -> Option<SocketAddr> {
+fn on_loopback(transport: SipTransport) -> SipListener {
+    SipListener { transport, address: SocketAddr::from((Ipv4Addr::LOCALHOST, 5060)) }
+}
+
+fn tcp(section: &Section<'_>) -> Option<tcp::Settings> {
+    let connections = section.integer("connections", 1..=1_000_000).or(16_384);
+    let per_peer = section.integer("connections_per_peer", 1..=1_000_000).or(12_288);
+    // Longer than a call may wait for its answer, so that none is cut off by it.
+    let idle = section.integer("idle_seconds", 5..=86_400).or(900);
+    let message = section.integer("message_seconds", 1..=300).or(10);
+    Some(tcp::Settings {
+        connections: connections? as usize,
+        connections_per_peer: per_peer? as usize,
+        idle: Duration::from_secs(idle?.into()),
+        message: Duration::from_secs(message?.into()),
+    })
+}
+
+fn listener(section: &Section<'_>, word: &Word<'_>) -> Option<SipListener> {
     let (scheme, rest) = word.text.split_once("://").unwrap_or(("", word.text));
     let address = socket_address(rest);
     let fault = match (scheme, address) {
-        ("udp", Ok(address)) => return Some(address),
-        ("tcp" | "tls", _) => Fault::NotInThisVersion {
-            what: format!("{scheme}://"),
-            instead: "remove this listener, SIP is heard on udp:// only".to_owned(),
+        ("udp", Ok(address)) => return Some(SipListener { transport: SipTransport::Udp, address }),
+        ("tcp", Ok(address)) => return Some(SipListener { transport: SipTransport::Tcp, address }),
+        ("tls", _) => Fault::NotInThisVersion {
+            what: "tls://".to_owned(),
+            instead: "remove this listener, SIP is heard on udp:// and tcp://".to_owned(),
         },
-        (_, Ok(address)) => Fault::Listener { text: Quoted::new(word.text), example: format!("udp://{address}") },
-        (_, Err(example)) => Fault::Listener { text: Quoted::new(word.text), example: format!("udp://{example}") },
+        (scheme, address) => {
+            let scheme = if scheme == "tcp" { "tcp" } else { "udp" };
+            let example = address.map_or_else(|example| example, |address| address.to_string());
+            Fault::Listener { text: Quoted::new(word.text), example: format!("{scheme}://{example}") }
+        }
     };
     section.tell(&word.span, fault);
     None

@@ -23,6 +23,7 @@ mod trunk;
 mod webhook;
 
 use std::collections::HashSet;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -38,6 +39,7 @@ pub use fault::{E164Shown, Fault, Quoted, RangeShown};
 use crate::call::dialplan::NumberFormat;
 use crate::call::event::TrunkId;
 use crate::call::trunk::Trunk;
+use crate::transport::tcp;
 use crate::verify::settings::{ApplicationId, Settings};
 use crate::webhook::settings::Endpoint;
 
@@ -95,14 +97,44 @@ impl Configuration {
 /// `[sip]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SipSettings {
-    /// UDP addresses, at least one.
-    pub listen: Vec<SocketAddr>,
+    /// At least one, no two alike.
+    pub listen: Vec<SipListener>,
+    /// Caps and patience of each TCP listener.
+    pub tcp: tcp::Settings,
     /// Worker threads, at least one.
     pub workers: usize,
     /// Entries of the recent-calls table.
     pub recent_calls: usize,
     /// How long calls are handled while draining.
     pub drain: Duration,
+}
+
+/// One of `sip.listen`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SipListener {
+    /// Protocol.
+    pub transport: SipTransport,
+    /// Address and port; port 0 has the system pick one.
+    pub address: SocketAddr,
+}
+
+/// The protocols on which this version hears SIP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SipTransport {
+    /// Datagrams.
+    Udp,
+    /// Streams.
+    Tcp,
+}
+
+impl fmt::Display for SipListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = match self.transport {
+            SipTransport::Udp => "udp",
+            SipTransport::Tcp => "tcp",
+        };
+        write!(f, "{scheme}://{}", self.address)
+    }
 }
 
 /// One of an application's API keys.

@@ -5,7 +5,7 @@
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-use crate::config::Configuration;
+use crate::config::{Configuration, SipTransport};
 use crate::telemetry::machine;
 use crate::verify::recent_calls::RecentCalls;
 use crate::webhook::attempt::CONNECTIONS as WEBHOOK_CONNECTIONS;
@@ -14,8 +14,6 @@ use crate::webhook::attempt::CONNECTIONS as WEBHOOK_CONNECTIONS;
 const API: u64 = 4096;
 /// Connections to the admin side at once: scrapers and probes.
 pub const ADMIN: usize = 32;
-/// SIP connections at once over TCP.
-const SIP: u64 = 0;
 /// No kind of connection gets fewer, however small the limit.
 const LEAST: u64 = 16;
 
@@ -41,7 +39,7 @@ pub struct Wish {
     pub fixed: u64,
     /// Connections to the API.
     pub api: u64,
-    /// SIP connections.
+    /// SIP connections over TCP, of all listeners together.
     pub sip: u64,
 }
 
@@ -50,7 +48,7 @@ pub struct Wish {
 pub struct Caps {
     /// To the API.
     pub api: usize,
-    /// SIP, over TCP.
+    /// SIP over TCP, of all listeners together.
     pub sip: usize,
 }
 
@@ -59,12 +57,13 @@ impl Wish {
     #[must_use]
     pub fn of(configuration: &Configuration) -> Self {
         let workers = configuration.sip.workers as u64;
-        let sockets = workers * configuration.sip.listen.len() as u64;
+        let streams = configuration.sip.listen.iter().filter(|one| one.transport == SipTransport::Tcp).count() as u64;
+        let sockets = workers * (configuration.sip.listen.len() as u64 - streams) + streams;
         let http_listeners = 2;
         let loops = (1 + workers) * EVENT_LOOP;
         let webhooks = configuration.webhooks.len() as u64 * WEBHOOK_CONNECTIONS as u64;
         let fixed = OWN + loops + sockets + http_listeners + ADMIN as u64 + DATABASE + SPARE + webhooks;
-        Self { fixed, api: API, sip: SIP }
+        Self { fixed, api: API, sip: streams * configuration.sip.tcp.connections as u64 }
     }
 
     /// All of it.

@@ -1,18 +1,21 @@
 //! What the doctor is told of a configuration.
 
 use super::ceilings::{self, Wish};
-use crate::config::{self, Configuration};
+use crate::config::{self, Configuration, SipListener, SipTransport};
 use crate::doctor::{Listener, Settings, Transport, Webhook};
 use crate::webhook::settings::Endpoint;
 
 /// The part of `configuration` that the doctor looks at.
 #[must_use]
 pub fn examined(configuration: &Configuration) -> Settings {
-    let listener = |name, transport| move |address| Listener { name, transport, address };
-    let mut listeners: Vec<Listener> =
-        configuration.sip.listen.iter().copied().map(listener("sip", Transport::Udp)).collect();
-    listeners.push(listener("api", Transport::Tcp)(configuration.api_listen));
-    listeners.push(listener("admin", Transport::Tcp)(configuration.admin_listen));
+    let listener = |name, transport, address| Listener { name, transport, address };
+    let sip = |one: &SipListener| match one.transport {
+        SipTransport::Udp => listener("sip", Transport::Udp, one.address),
+        SipTransport::Tcp => listener("sip", Transport::Tcp, one.address),
+    };
+    let mut listeners: Vec<Listener> = configuration.sip.listen.iter().map(sip).collect();
+    listeners.push(listener("api", Transport::Tcp, configuration.api_listen));
+    listeners.push(listener("admin", Transport::Tcp, configuration.admin_listen));
     let webhook = |endpoint: &Endpoint| Webhook {
         application: endpoint.application.clone(),
         url: endpoint.url.clone(),

@@ -15,6 +15,8 @@ mod sandbox;
 mod serve;
 mod signals;
 mod sip_answer;
+mod sip_connection;
+mod sip_listener;
 mod sip_worker;
 mod supervisor;
 mod test_calls;

@@ -26,17 +26,19 @@ use super::signals::{Signals, Wish};
 use super::sip_answer::SipShared;
 use super::supervisor::Supervisor;
 use super::webhooks::{Webhooks, subscriptions};
-use super::{test_calls, threads, watchdog};
+use super::{sip_listener, test_calls, threads, watchdog};
 use crate::admin;
 use crate::api::server::{Bounds, Counts};
 use crate::api::{self, Access, key};
-use crate::config::{ApiKey, Configuration};
+use crate::config::{ApiKey, Configuration, SipTransport};
 use crate::matcher::boot_time::BootTime;
+use crate::sip::flow::Transport;
 use crate::sip::transaction::key::HashKey;
 use crate::store::{self, Store, StoreError};
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
 use crate::transport::TransportError;
+use crate::transport::tcp::{self, BoundListener};
 use crate::transport::udp::{self, BoundSocket, RECEIVE_BUFFER};
 use crate::verify::recent_calls::RecentCalls;
 use crate::verify::settings::Application;
@@ -169,6 +171,7 @@ struct Node {
     requests: Part,
     calls: watch::Sender<bool>,
     workers: Vec<JoinHandle<()>>,
+    streams: JoinSet<()>,
     rest: Part,
     _data_dir: Arc<DataDir>,
 }
@@ -208,11 +211,10 @@ impl Node {
         let caps = ceilings::settle(&configuration);
 
         // Every address is taken before anything runs, so that a wrong one costs nothing.
-        let listeners = sip_sockets(&configuration)?;
-        let sip = listeners.iter().filter_map(|sockets| sockets.first()).map(BoundSocket::local_addr).collect();
+        let sockets = SipSockets::open(&configuration)?;
         let api = http("api", configuration.api_listen).await?;
         let admin = http("admin", configuration.admin_listen).await?;
-        let told = Told { sip, api: local(&api), admin: local(&admin) };
+        let told = Told { sip: sockets.bound, api: local(&api), admin: local(&admin) };
         let welcome = sandbox.welcome(&configuration, &told.api_url(), &told.sip_via());
 
         let (metrics, health) = (Metrics::new(), Arc::new(Health::default()));
@@ -267,8 +269,11 @@ impl Node {
             &metrics,
         ));
         let calls = watch::channel(false).0;
-        let workers = threads::spawn(&shared, listeners, &metrics, &health, &calls.subscribe())
+        let workers = threads::spawn(&shared, sockets.udp, &metrics, &health, &calls.subscribe())
             .map_err(|source| ServeError::System { what: "a SIP worker thread", source })?;
+        let of_each = (caps.sip / sockets.tcp.len().max(1)).max(1);
+        let tcp = tcp::Settings { connections: of_each, ..configuration.sip.tcp };
+        let streams = sip_listener::spawn(&shared, sockets.tcp, tcp, &metrics, &health, &calls.subscribe())?;
         let (calling, scripts) = (Arc::clone(&shared), verify.clone());
         rest.spawn(|stop| test_calls::run_scripts(calling, scripts, stop));
         let mut requests = Part::new();
@@ -299,7 +304,7 @@ impl Node {
             endpoints: subscribed,
             webhooks,
         };
-        let node = Self { health, store, requests, calls, workers, rest, _data_dir: data_dir };
+        let node = Self { health, store, requests, calls, workers, streams, rest, _data_dir: data_dir };
         Ok((node, reload))
     }
 
@@ -307,7 +312,7 @@ impl Node {
     async fn stop(self) {
         self.requests.stop().await;
         let _ = self.calls.send(true);
-        threads::join(self.workers).await;
+        tokio::join!(threads::join(self.workers), self.streams.join_all());
         self.rest.stop().await;
         let store = self.store;
         let closed = tokio::task::spawn_blocking(move || store.close()).await;
@@ -317,15 +322,15 @@ impl Node {
 
 /// What is told of the listeners.
 pub struct Told {
-    sip: Vec<SocketAddr>,
+    sip: Vec<(Transport, SocketAddr)>,
     api: SocketAddr,
     admin: SocketAddr,
 }
 
 impl fmt::Display for Told {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for address in &self.sip {
-            writeln!(f, "listening  sip    udp://{address}")?;
+        for (transport, address) in &self.sip {
+            writeln!(f, "listening  sip    {}://{address}", transport.label())?;
         }
         writeln!(f, "listening  api    http://{}", self.api)?;
         writeln!(f, "listening  admin  http://{}", self.admin)
@@ -339,7 +344,9 @@ impl Told {
 
     /// What `ringproof call --via` takes.
     pub fn sip_via(&self) -> String {
-        self.sip.first().map(|address| format!("udp:{}", reachable(*address))).unwrap_or_default()
+        let via =
+            |(transport, address): &(Transport, SocketAddr)| format!("{}:{}", transport.label(), reachable(*address));
+        self.sip.first().map(via).unwrap_or_default()
     }
 }
 
@@ -358,19 +365,47 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-fn sip_sockets(configuration: &Configuration) -> Result<Vec<Vec<BoundSocket>>, TransportError> {
-    let mut listeners = Vec::new();
-    for listen in &configuration.sip.listen {
-        let sockets = udp::open(*listen, configuration.sip.workers)?;
+/// The open SIP listeners.
+struct SipSockets {
+    /// What they are bound to, in the order of the configuration.
+    bound: Vec<(Transport, SocketAddr)>,
+    /// A socket for each worker of every UDP listener.
+    udp: Vec<Vec<BoundSocket>>,
+    tcp: Vec<BoundListener>,
+}
+
+impl SipSockets {
+    fn open(configuration: &Configuration) -> Result<Self, TransportError> {
+        let mut opened = Self { bound: Vec::new(), udp: Vec::new(), tcp: Vec::new() };
+        for listener in &configuration.sip.listen {
+            let bound = match listener.transport {
+                SipTransport::Udp => opened.open_udp(listener.address, configuration.sip.workers)?,
+                SipTransport::Tcp => opened.open_tcp(listener.address)?,
+            };
+            opened.bound.push(bound);
+        }
+        Ok(opened)
+    }
+
+    fn open_udp(&mut self, listen: SocketAddr, workers: usize) -> Result<(Transport, SocketAddr), TransportError> {
+        let sockets = udp::open(listen, workers)?;
         if let Some(got) = sockets.first().map(BoundSocket::receive_buffer).filter(|got| *got < RECEIVE_BUFFER) {
             tracing::warn!(
                 listener = %listen, asked = RECEIVE_BUFFER, got,
                 "the kernel gives a smaller receive buffer; raise net.core.rmem_max to hold bursts of calls"
             );
         }
-        listeners.push(sockets);
+        let local = sockets.first().map_or(listen, BoundSocket::local_addr);
+        self.udp.push(sockets);
+        Ok((Transport::Udp, local))
     }
-    Ok(listeners)
+
+    fn open_tcp(&mut self, listen: SocketAddr) -> Result<(Transport, SocketAddr), TransportError> {
+        let listener = tcp::open(listen)?;
+        let local = listener.local_addr();
+        self.tcp.push(listener);
+        Ok((Transport::Tcp, local))
+    }
 }
 
 async fn http(name: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::clock;
 use super::peers::Peers;
-use super::waiting::{WaitingCall, WaitingCalls};
+use super::waiting::{Owner, WaitingCall, WaitingCalls};
 use crate::call::event::{CallKey, TrunkId};
 use crate::call::judge::{Invite, judge};
 use crate::call::trunk::Trunk;
@@ -25,7 +25,7 @@ use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
 use crate::verify::claims::{Notify, Outcome};
 use crate::verify::recent_calls::RecentCalls;
-use crate::verify::{Judged, Taken, Verify};
+use crate::verify::{Held, Judged, Taken, Verify};
 
 /// Status codes that a trunk's peers may get besides its own refusal.
 const CODES: [u16; 11] = [200, 400, 405, 416, 420, 481, 487, 501, 503, 505, 513];
@@ -61,7 +61,7 @@ struct TrunkFace {
     trunk: Trunk,
     /// The header fields of its refusal.
     refusal_fields: String,
-    requests: [IntCounter; Method::ALL.len()],
+    requests: [(Transport, [IntCounter; Method::ALL.len()]); 2],
     responses: Vec<(u16, IntCounter)>,
 }
 
@@ -80,8 +80,8 @@ struct DroppedCounters {
 pub struct Arrival {
     /// The way it came.
     pub flow: Flow,
-    /// The loop that read it.
-    pub owner: usize,
+    /// Who read it.
+    pub owner: Owner,
     /// When, UTC.
     pub utc: SystemTime,
     /// When, since boot.
@@ -163,22 +163,32 @@ impl SipShared {
         self.dropped.truncated.inc();
     }
 
-    /// Judges one message and gives its answer and where it goes, if there is one now.
+    /// Whether a trunk has this address. A stranger is counted.
+    pub fn knows(&self, remote: SocketAddr) -> bool {
+        let known = self.routes.load().peers.trunk(remote.ip()).is_some();
+        if !known {
+            self.dropped.unknown_source.inc();
+        }
+        known
+    }
+
+    /// Judges one message and gives its answer and where it goes, if there is one now. Gives the ticket of a call
+    /// that is kept from now on until its outcome is told to `finished` or it is given up.
     pub fn receive(
         &self,
         scanner: &mut Scanner,
         bytes: &[u8],
         arrival: Arrival,
-        finished: &mpsc::Sender<(u128, Outcome)>,
+        finished: impl FnOnce() -> mpsc::Sender<(u128, Outcome)>,
         answer: impl FnOnce(SocketAddr, Write<'_>),
-    ) {
+    ) -> Option<u128> {
         let routes = self.routes.load();
         let Some(id) = routes.peers.trunk(arrival.flow.remote.ip()) else {
             self.dropped.unknown_source.inc();
-            return;
+            return None;
         };
         let face = &routes.trunks[usize::from(id.0)];
-        self.answer(Origin { id, face, test: None }, scanner, bytes, arrival, finished, answer);
+        self.answer(Origin { id, face, test: None }, scanner, bytes, arrival, finished, answer)
     }
 
     /// As [`SipShared::receive`], for a call of this node's own. Without the built-in trunk there is no answer.
@@ -188,14 +198,14 @@ impl SipShared {
         scanner: &mut Scanner,
         bytes: &[u8],
         arrival: Arrival,
-        finished: &mpsc::Sender<(u128, Outcome)>,
+        finished: impl FnOnce() -> mpsc::Sender<(u128, Outcome)>,
         answer: impl FnOnce(SocketAddr, Write<'_>),
-    ) {
+    ) -> Option<u128> {
         let routes = self.routes.load();
         let place = routes.trunks.iter().position(|face| face.trunk.name == Trunk::SANDBOX);
-        let Some(id) = place.and_then(|place| u16::try_from(place).ok()).map(TrunkId) else { return };
+        let id = TrunkId(u16::try_from(place?).ok()?);
         let face = &routes.trunks[usize::from(id.0)];
-        self.answer(Origin { id, face, test: Some(test) }, scanner, bytes, arrival, finished, answer);
+        self.answer(Origin { id, face, test: Some(test) }, scanner, bytes, arrival, finished, answer)
     }
 
     fn answer(
@@ -204,23 +214,25 @@ impl SipShared {
         scanner: &mut Scanner,
         bytes: &[u8],
         arrival: Arrival,
-        finished: &mpsc::Sender<(u128, Outcome)>,
+        finished: impl FnOnce() -> mpsc::Sender<(u128, Outcome)>,
         answer: impl FnOnce(SocketAddr, Write<'_>),
-    ) {
+    ) -> Option<u128> {
+        let drop = |counter: &IntCounter| {
+            counter.inc();
+            None
+        };
         let face = origin.face;
         let message = match scanner.scan(bytes) {
             Ok(message) => message,
-            Err(ScanError::Empty) => return self.dropped.keep_alive.inc(),
-            Err(ScanError::NotSip) => return self.dropped.not_sip.inc(),
+            Err(ScanError::Empty) => return drop(&self.dropped.keep_alive),
+            Err(ScanError::NotSip) => return drop(&self.dropped.not_sip),
         };
-        if let StartLine::Request { method, .. } = message.start_line() {
-            face.requests[method as usize].inc();
-        }
+        face.count(&message, arrival.flow.transport);
         let retry_after;
         let (via, head) = match dispatch(message) {
-            Dispatch::Drop(Dropped::Ack) => return,
-            Dispatch::Drop(Dropped::NoVia) => return self.dropped.no_via.inc(),
-            Dispatch::Drop(Dropped::Response) => return self.dropped.response.inc(),
+            Dispatch::Drop(Dropped::Ack) => return None,
+            Dispatch::Drop(Dropped::NoVia) => return drop(&self.dropped.no_via),
+            Dispatch::Drop(Dropped::Response) => return drop(&self.dropped.response),
             Dispatch::Respond(via, status) => (via, status.into()),
             Dispatch::Options(request) => {
                 // The peer of a node that drains is to send its calls elsewhere.
@@ -229,13 +241,36 @@ impl SipShared {
                 let refusal = retry_after.as_deref().map(|fields| Head { fields, ..Status::ServiceUnavailable.into() });
                 (request.via, refusal.unwrap_or(Status::Ok.into()))
             }
-            Dispatch::Cancel(request) => (request.via, self.cancel(&request).into()),
+            Dispatch::Cancel(request) => (request.via, self.cancel(&request, arrival.flow.transport).into()),
             Dispatch::Invite(request) => match self.invite(&request, bytes, origin, arrival, finished) {
-                Some(head) => (request.via, head),
-                None => return,
+                Reply::Now(head) => (request.via, head),
+                Reply::Later(ticket) => return Some(ticket),
+                Reply::Known => return None,
             },
         };
         face.answer(&message, &via, arrival.flow.remote, head, &self.key, answer);
+        None
+    }
+
+    /// Answers a request that cannot be cut out of its stream, as far as its head can be read.
+    pub fn refuse(
+        &self,
+        scanner: &mut Scanner,
+        head: &[u8],
+        flow: Flow,
+        status: Status,
+        answer: impl FnOnce(SocketAddr, Write<'_>),
+    ) {
+        let routes = self.routes.load();
+        let Some(id) = routes.peers.trunk(flow.remote.ip()) else { return };
+        let face = &routes.trunks[usize::from(id.0)];
+        let Ok(message) = scanner.scan(head) else { return };
+        face.count(&message, flow.transport);
+        let StartLine::Request { method, .. } = message.start_line() else { return };
+        let Some(via) = message.values(HeaderName::Via).next().and_then(Via::parse) else { return };
+        if method != Method::Ack {
+            face.answer(&message, &via, flow.remote, status.into(), &self.key, answer);
+        }
     }
 
     /// Answers a call whose wait is over. A call that was answered before, for its wait was too long, is passed over.
@@ -296,11 +331,11 @@ impl SipShared {
         bytes: &[u8],
         origin: Origin<'_, '_, 'f>,
         arrival: Arrival,
-        finished: &mpsc::Sender<(u128, Outcome)>,
-    ) -> Option<Head<'f>> {
+        finished: impl FnOnce() -> mpsc::Sender<(u128, Outcome)>,
+    ) -> Reply<'f> {
         let Origin { id, face, test } = origin;
         let trunk = test.as_ref().and_then(|test| test.trunk).unwrap_or(&face.trunk);
-        let transaction = self.key.transaction(request);
+        let transaction = self.transaction(request, arrival.flow.transport);
         let invite = Invite {
             message: request.message,
             uri: request.uri,
@@ -311,9 +346,10 @@ impl SipShared {
         };
         let mut event = judge(&invite, id, trunk, |number| self.verify.is_own(number));
         event.only = test.as_ref().map(|test| test.only);
-        let notify = || Notify { ticket: transaction.0, to: finished.clone() };
+        let notify = || Notify { ticket: transaction.0, to: finished() };
+        let mut kept = false;
         let hold = || {
-            self.waiting.hold(transaction, || WaitingCall {
+            let held = self.waiting.hold(transaction, || WaitingCall {
                 request: bytes.into(),
                 flow: arrival.flow,
                 trunk: id,
@@ -321,7 +357,9 @@ impl SipShared {
                 since: arrival.now,
                 received: arrival.instant,
                 owner: arrival.owner,
-            })
+            });
+            kept = held == Held::Kept;
+            held
         };
         let judged = self.verify.take_call(&event, notify, hold);
         if let Some(test) = test {
@@ -330,16 +368,23 @@ impl SipShared {
         match judged.taken {
             Taken::Refuse => {
                 self.recent.note_transaction(short(transaction), arrival.now);
-                Some(face.refusal())
+                Reply::Now(face.refusal())
             }
-            Taken::Wait => None,
-            Taken::Unavailable => Some(Status::ServiceUnavailable.into()),
+            Taken::Wait if kept => Reply::Later(transaction.0),
+            Taken::Wait => Reply::Known,
+            Taken::Unavailable => Reply::Now(Status::ServiceUnavailable.into()),
         }
     }
 
+    /// The server transaction of a request. One that comes over another transport is another transaction, for its
+    /// peer waits for an answer there.
+    fn transaction(&self, request: &Request<'_>, transport: Transport) -> TransactionKey {
+        TransactionKey(self.key.transaction(request).0 ^ transport as u128)
+    }
+
     /// A CANCEL is answered at once, also while its INVITE still waits (RFC 3261 9.2).
-    fn cancel(&self, request: &Request<'_>) -> Status {
-        let key = self.key.transaction(request);
+    fn cancel(&self, request: &Request<'_>, transport: Transport) -> Status {
+        let key = self.transaction(request, transport);
         if self.waiting.cancel(key) || self.recent.has_transaction(short(key)) {
             Status::Ok
         } else {
@@ -348,10 +393,21 @@ impl SipShared {
     }
 }
 
+/// What an INVITE gets.
+enum Reply<'f> {
+    /// This final response now.
+    Now(Head<'f>),
+    /// One when its outcome is told: it is kept under this ticket until then.
+    Later(u128),
+    /// One when that of its transaction is told, which is kept already.
+    Known,
+}
+
 impl TrunkFace {
     fn new(trunk: Trunk, metrics: &Metrics) -> Self {
-        let requests = Method::ALL.map(|method| {
-            metrics.sip_requests.with_label_values(&[trunk.name.as_str(), method.as_str(), Transport::Udp.label()])
+        let requests = [Transport::Udp, Transport::Tcp].map(|transport| {
+            let labels = |method: Method| [trunk.name.as_str(), method.as_str(), transport.label()];
+            (transport, Method::ALL.map(|method| metrics.sip_requests.with_label_values(&labels(method))))
         });
         let response =
             |code: u16| (code, metrics.sip_responses.with_label_values(&[trunk.name.as_str(), &code.to_string()]));
@@ -362,6 +418,14 @@ impl TrunkFace {
             responses: codes.into_iter().map(response).collect(),
             refusal_fields: trunk.reject.q850.map(reason_field).unwrap_or_default(),
             trunk,
+        }
+    }
+
+    fn count(&self, message: &Message<'_>, transport: Transport) {
+        if let StartLine::Request { method, .. } = message.start_line()
+            && let Some((_, counters)) = self.requests.iter().find(|(of, _)| *of == transport)
+        {
+            counters[method as usize].inc();
         }
     }
 

@@ -10,6 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::clock;
 use super::sip_answer::{Arrival, SipShared, Write};
+use super::waiting::Owner;
 use crate::sip::flow::{Flow, Transport};
 use crate::sip::message::Scanner;
 use crate::telemetry::beat::Beat;
@@ -21,7 +22,7 @@ use crate::verify::claims::{MAX_WAITING, Outcome};
 const SWEEP: Duration = Duration::from_millis(250);
 
 /// How long calls that wait are still answered when the node stops.
-const LAST_ANSWERS: Duration = Duration::from_secs(5);
+pub const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
 /// One socket's loop.
 pub struct SipWorker {
@@ -99,11 +100,11 @@ impl SipWorker {
             }
             let local = SocketAddr::new(datagram.local, port);
             let flow = Flow { transport: Transport::Udp, local, remote: datagram.remote };
-            let arrival = Arrival { flow, owner: self.owner, utc, now, instant };
+            let arrival = Arrival { flow, owner: Owner::Loop(self.owner), utc, now, instant };
             let outgoing = &mut self.outgoing;
             let mut lost = false;
             let answer = |to, write: Write<'_>| lost = outgoing.push(to, datagram.local, write).is_err();
-            self.shared.receive(&mut self.scanner, datagram.bytes, arrival, &self.finish, answer);
+            self.shared.receive(&mut self.scanner, datagram.bytes, arrival, || self.finish.clone(), answer);
             self.shared.count_unsent(lost.into());
         }
         self.flush().await;

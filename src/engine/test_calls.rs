@@ -12,6 +12,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::clock;
 use super::sip_answer::{Arrival, SipShared, TestCall as Placing, Write};
+use super::waiting::Owner;
 use super::waiting::PATIENCE;
 use crate::api::test_calls::{PlaceCall, Placed, TestCall};
 use crate::call::dialplan::{Dialplan, NumberFormat};
@@ -27,9 +28,6 @@ use crate::verify::script::{Script, ScriptedCall};
 /// Where test calls seem to come from and to go: addresses that are nobody's (RFC 5737).
 const FROM: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 5060);
 const TO: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), 5060);
-
-/// No SIP loop has this number: each test call is answered where it was placed.
-const OWNER: usize = usize::MAX;
 
 /// How often scripted calls are looked for.
 const TICK: Duration = Duration::from_millis(200);
@@ -50,15 +48,22 @@ async fn place(shared: Arc<SipShared>, call: TestCall) -> Option<Placed> {
     let mut response = Vec::new();
     let arrival = Arrival {
         flow: Flow { transport: Transport::Udp, local: TO, remote: FROM },
-        owner: OWNER,
+        owner: Owner::Connection,
         utc: clock::utc(),
         now: clock::boot(),
         instant: clock::instant(),
     };
     let mut placing = Placing { trunk: trunk.as_ref(), only: call.application.0, judged: None };
-    shared.receive_test(&mut placing, &mut scanner, message.as_bytes(), arrival, &finish, |_, write: Write<'_>| {
-        write(&mut response);
-    });
+    shared.receive_test(
+        &mut placing,
+        &mut scanner,
+        message.as_bytes(),
+        arrival,
+        || finish,
+        |_, write: Write<'_>| {
+            write(&mut response);
+        },
+    );
     let judged = placing.judged;
     if let (true, Some((_, ticket))) = (response.is_empty(), judged) {
         match timeout(PATIENCE, finished.recv()).await {

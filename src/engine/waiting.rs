@@ -16,6 +16,15 @@ use crate::verify::claims::MAX_WAITING;
 /// After this the peer gets 503: it may try another way, and the claim goes on without it.
 pub const PATIENCE: Duration = Duration::from_secs(4);
 
+/// Who answers a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// The UDP loop of this number, which looks for its calls in the table.
+    Loop(usize),
+    /// The connection that the call came on, which has a list of its own.
+    Connection,
+}
+
 /// An INVITE that has no answer yet.
 pub struct WaitingCall {
     /// The INVITE as it came.
@@ -30,8 +39,8 @@ pub struct WaitingCall {
     pub since: BootTime,
     /// When it came, for measuring.
     pub received: Instant,
-    /// The loop that reads its socket and will answer it.
-    pub owner: usize,
+    /// Who will answer it.
+    pub owner: Owner,
 }
 
 impl fmt::Debug for WaitingCall {
@@ -80,15 +89,15 @@ impl WaitingCalls {
             })
     }
 
-    /// Whether `owner` has calls to answer.
+    /// Whether the loop has calls to answer.
     #[must_use]
-    pub fn has_any(&self, owner: usize) -> bool {
-        self.calls.iter().any(|call| call.owner == owner)
+    pub fn has_any(&self, of_loop: usize) -> bool {
+        self.calls.iter().any(|call| call.owner == Owner::Loop(of_loop))
     }
 
-    /// Takes out the calls of `owner` that have waited too long.
-    pub fn take_overdue(&self, owner: usize, now: BootTime) -> Vec<WaitingCall> {
-        let overdue = |call: &WaitingCall| call.owner == owner && now.since(call.since) >= PATIENCE;
+    /// Takes out the calls of the loop that have waited too long.
+    pub fn take_overdue(&self, of_loop: usize, now: BootTime) -> Vec<WaitingCall> {
+        let overdue = |call: &WaitingCall| call.owner == Owner::Loop(of_loop) && now.since(call.since) >= PATIENCE;
         let keys: Vec<_> = self.calls.iter().filter(|call| overdue(call)).map(|call| *call.key()).collect();
         keys.into_iter().filter_map(|key| self.take(key)).collect()
     }
@@ -99,7 +108,7 @@ mod tests {
     use super::*;
     use crate::sip::flow::Transport;
 
-    fn call(owner: usize, since: u64) -> WaitingCall {
+    fn call(owner: Owner, since: u64) -> WaitingCall {
         let address = "127.0.0.1:5060".parse().unwrap();
         WaitingCall {
             request: Box::default(),
@@ -117,8 +126,8 @@ mod tests {
         let waiting = WaitingCalls::default();
         let key = TransactionKey(1);
         assert!(!waiting.cancel(key));
-        assert_eq!(waiting.hold(key, || call(0, 0)), Held::Kept);
-        assert_eq!(waiting.hold(key, || call(0, 0)), Held::Already);
+        assert_eq!(waiting.hold(key, || call(Owner::Loop(0), 0)), Held::Kept);
+        assert_eq!(waiting.hold(key, || call(Owner::Loop(0), 0)), Held::Already);
         assert!(waiting.cancel(key));
         assert!(waiting.take(key).unwrap().canceled);
         assert!(waiting.take(key).is_none());
@@ -127,7 +136,8 @@ mod tests {
     #[test]
     fn a_loop_gives_up_its_own_overdue_calls_only() {
         let waiting = WaitingCalls::default();
-        for (key, owner, since) in [(1, 0, 0), (2, 0, 3_000), (3, 1, 0)] {
+        let (one, other) = (Owner::Loop(0), Owner::Loop(1));
+        for (key, owner, since) in [(1, one, 0), (2, one, 3_000), (3, other, 0), (4, Owner::Connection, 0)] {
             waiting.hold(TransactionKey(key), || call(owner, since));
         }
         assert_eq!(waiting.take_overdue(0, BootTime(4_000)).len(), 1);

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use super::call::identity;
 use super::request::Requests;
+use super::target::Target;
 use crate::e164::E164;
+use crate::sip::flow::Transport;
 
 /// The INVITE of a new call of `caller` to `dialled`, sent from `local` to `via`. `headers` are added; `From`,
 /// `P-Asserted-Identity`, `Contact` and `Content-Type` replace what would stand there, and leave it out with an empty
@@ -15,5 +17,6 @@ pub fn invite(
     (local, via): (SocketAddr, SocketAddr),
     headers: &[(String, String)],
 ) -> String {
+    let via = Target { transport: Transport::Udp, address: via };
     Requests::new(identity(), (caller, dialled), (local, via), headers).invite()
 }

@@ -24,7 +24,15 @@ pub struct Metrics {
     pub sip_requests: IntCounterVec,
     /// SIP responses sent, by trunk and status code.
     pub sip_responses: IntCounterVec,
-    /// Datagrams dropped unanswered, by reason.
+    /// SIP connections open now, by transport.
+    pub sip_connections: IntGaugeVec,
+    /// SIP connections that came, by transport; also those closed at once.
+    pub sip_connections_total: IntCounterVec,
+    /// SIP connections that ended, by reason.
+    pub sip_connections_closed: IntCounterVec,
+    /// Times at which the system had no descriptor or memory for a SIP connection.
+    pub sip_accept_failures: IntCounter,
+    /// Messages dropped unanswered, by reason.
     pub sip_dropped: IntCounterVec,
     /// Datagrams that the kernel dropped because a receive buffer was full.
     pub sip_socket_drops: IntCounter,
@@ -119,6 +127,24 @@ impl Metrics {
                 &["trunk", "method", "transport"],
             ),
             sip_responses: counter_vec(r, "sip_responses_total", "SIP responses sent", &["trunk", "code"]),
+            sip_connections: gauge_vec(r, "sip_connections", "SIP connections open now", &["transport"]),
+            sip_connections_total: counter_vec(
+                r,
+                "sip_connections_total",
+                "SIP connections that came, those closed at once too",
+                &["transport"],
+            ),
+            sip_connections_closed: counter_vec(
+                r,
+                "sip_connections_closed_total",
+                "SIP connections that ended",
+                &["reason"],
+            ),
+            sip_accept_failures: counter(
+                r,
+                "sip_accept_failures_total",
+                "Times the system had no descriptor or memory for a SIP connection",
+            ),
             sip_dropped: counter_vec(r, "sip_dropped_total", "SIP messages dropped unanswered", &["reason"]),
             sip_socket_drops: counter(
                 r,
