@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use ringproof::call::event::{CallKey, Presentation, TrunkId};
 use ringproof::call::judge::{Invite, judge};
 use ringproof::config::{Configuration, parse};
+use ringproof::sip::framing::{Cut, FrameError, Framer};
 use ringproof::sip::message::Scanner;
 use ringproof::sip::uas::dispatch::{Dispatch, dispatch};
 use toml::{Table, Value};
@@ -17,10 +18,12 @@ const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sip-fixtures");
 
 #[test]
 fn every_file_has_an_entry_and_every_entry_a_file() {
-    let listed: BTreeSet<String> = fixtures(&manifest()).iter().map(|one| text(one, "file").to_owned()).collect();
+    let manifest = manifest();
+    let entries = fixtures(&manifest).into_iter().chain(streams(&manifest));
+    let listed: BTreeSet<String> = entries.map(|one| text(one, "file").to_owned()).collect();
     let files = std::fs::read_dir(FOLDER).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let present: BTreeSet<String> =
-        files.filter(|name| Path::new(name).extension().is_some_and(|end| end == "sip")).collect();
+        files.filter(|name| Path::new(name).extension().is_some_and(|end| end == "sip" || end == "stream")).collect();
     assert_eq!(listed, present);
     assert!(present.len() > 150, "only {} fixtures", present.len());
 }
@@ -37,6 +40,42 @@ fn every_message_leads_to_its_outcome() {
         }
     }
     assert!(wrong.is_empty(), "{} of the fixtures:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn every_stream_is_cut_into_its_pieces() {
+    let manifest = manifest();
+    for stream in streams(&manifest) {
+        let bytes = std::fs::read(Path::new(FOLDER).join(text(stream, "file"))).unwrap();
+        let (mut framer, mut rest, mut pieces) = (Framer::default(), &bytes[..], Vec::new());
+        let end = loop {
+            match framer.cut(rest) {
+                Ok(Cut::Wait) if rest.is_empty() => break "open",
+                Ok(Cut::Wait) => break "unfinished",
+                Ok(Cut::Blank(length)) => rest = &rest[length..],
+                Ok(Cut::Ping(length)) => {
+                    rest = &rest[length..];
+                    pieces.push("ping".to_owned());
+                }
+                Ok(Cut::Message(length)) => {
+                    let method = rest.split(|byte| *byte == b' ').next().unwrap();
+                    pieces.push(String::from_utf8(method.to_vec()).unwrap());
+                    rest = &rest[length..];
+                }
+                Err(FrameError::NoLength) => break "no_length",
+                Err(FrameError::Length) => break "length",
+                Err(FrameError::TooLarge) => break "too_large",
+                Err(FrameError::NotSip) => break "not_sip",
+            }
+        };
+        let expected: Vec<&str> =
+            stream["pieces"].as_array().unwrap().iter().map(|piece| piece.as_str().unwrap()).collect();
+        assert_eq!(
+            (pieces, end),
+            (expected.iter().map(ToString::to_string).collect(), text(stream, "end")),
+            "{stream}"
+        );
+    }
 }
 
 /// An outcome as the manifest writes it: keys with their values, reasons sorted.
@@ -122,6 +161,10 @@ fn manifest() -> Table {
 
 fn fixtures(manifest: &Table) -> Vec<&Table> {
     manifest["fixture"].as_array().unwrap().iter().map(|one| one.as_table().unwrap()).collect()
+}
+
+fn streams(manifest: &Table) -> Vec<&Table> {
+    manifest["stream"].as_array().unwrap().iter().map(|one| one.as_table().unwrap()).collect()
 }
 
 fn text<'t>(table: &'t Table, key: &str) -> &'t str {
