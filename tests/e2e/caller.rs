@@ -89,11 +89,16 @@ impl Request {
         Self { method: "ACK", to, fields: Vec::new(), body: String::new(), ..self.clone() }
     }
 
-    /// As sent from `local`.
+    /// As sent over UDP from `local`.
     pub fn bytes(&self, local: SocketAddr) -> Vec<u8> {
+        self.bytes_over("UDP", local)
+    }
+
+    /// As sent from `local`.
+    pub fn bytes_over(&self, transport: &str, local: SocketAddr) -> Vec<u8> {
         let Self { method, uri, branch, via, from, to, call_id, fields, body } = self;
         let mut text = format!(
-            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {local}{via};branch={branch}\r\nMax-Forwards: 70\r\n\
+            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/{transport} {local}{via};branch={branch}\r\nMax-Forwards: 70\r\n\
              From: {from}\r\nTo: {to}\r\nCall-ID: {call_id}\r\nCSeq: 1 {method}\r\n"
         );
         for field in fields {

@@ -1,7 +1,6 @@
 //! The text of a node's configuration, section by section.
 
 use std::fmt::Write;
-use std::net::SocketAddr;
 
 use sha2::{Digest, Sha256};
 
@@ -41,6 +40,8 @@ pub struct Config {
     pub listen: Vec<String>,
     pub workers: usize,
     pub drain_seconds: u32,
+    /// More of `[sip]`.
+    pub sip: String,
     pub trunks: String,
     pub numbers: String,
     pub applications: String,
@@ -59,6 +60,7 @@ impl Config {
             listen: vec!["udp://127.0.0.1:0".to_owned()],
             workers: 2,
             drain_seconds: 30,
+            sip: String::new(),
             trunks: TRUNK.to_owned(),
             numbers: NUMBERS.to_owned(),
             applications: application("demo", "", &[webhook(url, "")]),
@@ -68,21 +70,19 @@ impl Config {
         }
     }
 
-    /// The file, with SIP ports that a start before has had.
-    pub fn text(&self, ports: &[SocketAddr]) -> String {
-        let listen: Vec<String> = if ports.is_empty() {
-            self.listen.iter().map(|url| format!("\"{url}\"")).collect()
-        } else {
-            ports.iter().map(|address| format!("\"udp://{address}\"")).collect()
-        };
+    /// The file, with the listeners that a start before has had.
+    pub fn text(&self, listening: &[String]) -> String {
+        let listen = if listening.is_empty() { &self.listen } else { listening };
+        let listen: Vec<String> = listen.iter().map(|url| format!("\"{url}\"")).collect();
         format!(
             "[node]\nname = \"e2e\"\ndata_dir = \"data\"\n\n\
-             [sip]\nlisten = [{}]\nworkers = {}\nrecent_calls = 4096\ndrain_seconds = {}\n\
+             [sip]\nlisten = [{}]\nworkers = {}\nrecent_calls = 4096\ndrain_seconds = {}\n{}\n\
              {}{}{}\n\
              [api]\nlisten = \"127.0.0.1:0\"\n\n[admin]\nlisten = \"127.0.0.1:0\"\n{}\n\n[store]\n{}\n",
             listen.join(", "),
             self.workers,
             self.drain_seconds,
+            self.sip,
             self.trunks,
             self.numbers,
             self.applications,

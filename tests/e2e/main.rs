@@ -1,4 +1,4 @@
-//! The real process from outside: calls over UDP, requests over HTTP, webhooks to a real receiver, and kill -9.
+//! The real process from outside: calls over UDP and TCP, requests over HTTP, webhooks to a real receiver, and kill -9.
 //!
 //! A file for each scenario. Every test has a process, a directory and ports of its own, so all of them run at once.
 //! Nothing here sleeps: what must come about is waited for, with a deadline.
@@ -10,6 +10,7 @@ mod config;
 mod http;
 mod node;
 mod receiver;
+mod stream;
 mod wait;
 
 mod admin;
@@ -36,6 +37,8 @@ mod slow_commit;
 mod start;
 mod strangers;
 mod supervisor;
+mod tcp;
+mod tcp_limits;
 mod test_calls;
 mod verify;
 mod webhooks;

@@ -136,7 +136,12 @@ fn read(stream: impl Read + Send + 'static, text: Arc<Mutex<String>>, deaf: Arc<
 pub struct Node {
     pub process: Process,
     pub config: Config,
+    /// UDP listeners.
     pub sip: Vec<SocketAddr>,
+    /// TCP listeners.
+    pub tcp: Vec<SocketAddr>,
+    /// All of them, as the process prints them.
+    listening: Vec<String>,
     pub api: SocketAddr,
     pub admin: SocketAddr,
     /// What earlier processes of this node have printed.
@@ -157,15 +162,24 @@ impl Node {
         fs::write(directory.0.join("config.toml"), config.text(&[])).unwrap();
         let process = Process::spawn(command(&directory.0).env("RINGPROOF_LOG", config.log));
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut node =
-            Self { process, config, sip: Vec::new(), api: unknown, admin: unknown, printed: String::new(), directory };
+        let mut node = Self {
+            process,
+            config,
+            sip: Vec::new(),
+            tcp: Vec::new(),
+            listening: Vec::new(),
+            api: unknown,
+            admin: unknown,
+            printed: String::new(),
+            directory,
+        };
         node.wait_ready().await;
         node
     }
 
     /// Starts it again on the same data and SIP ports, after its end.
     pub async fn restart(&mut self) {
-        fs::write(self.directory.0.join("config.toml"), self.config.text(&self.sip)).unwrap();
+        fs::write(self.directory.0.join("config.toml"), self.config.text(&self.listening)).unwrap();
         let fresh = Process::spawn(serve(&self.directory.0).env("RINGPROOF_LOG", self.config.log));
         let old = std::mem::replace(&mut self.process, fresh);
         self.printed.push_str(&old.stdout());
@@ -183,18 +197,24 @@ impl Node {
             None
         })
         .await;
-        let listeners = |name: &str, scheme: &str| -> Vec<SocketAddr> {
-            let of_name =
-                |line: &str| line.strip_prefix("listening")?.trim_start().strip_prefix(name).map(str::to_owned);
-            let address = |rest: String| rest.trim().strip_prefix(scheme).unwrap().parse().unwrap();
-            printed.lines().filter_map(of_name).map(address).collect()
+        let listeners = |name: &str| -> Vec<String> {
+            let of_name = |line: &str| {
+                let url = line.strip_prefix("listening")?.trim_start().strip_prefix(name)?;
+                Some(url.trim().to_owned())
+            };
+            printed.lines().filter_map(of_name).collect()
         };
-        self.sip = listeners("sip", "udp://");
-        self.api = listeners("api", "http://")[0];
-        self.admin = listeners("admin", "http://")[0];
+        let addresses = |listeners: &[String], scheme: &str| -> Vec<SocketAddr> {
+            listeners.iter().filter_map(|url| Some(url.strip_prefix(scheme)?.parse().unwrap())).collect()
+        };
+        self.listening = listeners("sip");
+        self.sip = addresses(&self.listening, "udp://");
+        self.tcp = addresses(&self.listening, "tcp://");
+        self.api = addresses(&listeners("api"), "http://")[0];
+        self.admin = addresses(&listeners("admin"), "http://")[0];
     }
 
-    /// The first SIP listener.
+    /// The first UDP listener.
     pub fn sip(&self) -> SocketAddr {
         self.sip[0]
     }

@@ -122,13 +122,13 @@ async fn pending() -> (Receiver, Node, Created) {
 }
 
 /// Takes the write lock, as a tool of the operator might.
-fn lock(node: &Node) -> Connection {
+pub fn lock(node: &Node) -> Connection {
     let database = node.database();
     database.execute_batch("PRAGMA busy_timeout = 10000; BEGIN IMMEDIATE").unwrap();
     database
 }
 
 /// Until a call waits for its commit.
-async fn waits(node: &Node) {
+pub async fn waits(node: &Node) {
     until("a call that waits", async || (node.metric("ringproof_calls_waiting", &[]).await == 1).then_some(())).await;
 }
