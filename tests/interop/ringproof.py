@@ -64,19 +64,20 @@ def mobile(index):
     return f"+96650{index:07d}"
 
 
-def free_port(kind):
-    """A free port outside the range that outgoing connections take theirs from.
+def free_port(*kinds):
+    """A port that is free for sockets of these kinds, outside the range that outgoing connections take theirs from.
 
     A port of that range could be taken by one of the test's own connections while the process is down.
     """
     for _ in range(200):
         port = random.randrange(20000, 32000)
-        with socket.socket(socket.AF_INET, kind) as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
+        try:
+            for kind in kinds:
+                with socket.socket(socket.AF_INET, kind) as probe:
+                    probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return port
     raise Failure("no free port between 20000 and 32000")
 
 
@@ -93,7 +94,7 @@ class Node:
         self.directory = Path(tempfile.mkdtemp(prefix="ringproof-interop-"))
         self.data_dir = self.directory / "data"
         self.key = "rp_test_" + secrets.token_hex(24)
-        self.sip = ("127.0.0.1", free_port(socket.SOCK_DGRAM))
+        self.sip = ("127.0.0.1", free_port(socket.SOCK_DGRAM, socket.SOCK_STREAM))
         self.api = ("127.0.0.1", free_port(socket.SOCK_STREAM))
         self.admin = ("127.0.0.1", free_port(socket.SOCK_STREAM))
         self.config = self.directory / "config.toml"
@@ -121,7 +122,7 @@ name = "interop"
 data_dir = "{self.data_dir}"
 
 [sip]
-listen = ["udp://{self.sip[0]}:{self.sip[1]}"]
+listen = ["udp://{self.sip[0]}:{self.sip[1]}", "tcp://{self.sip[0]}:{self.sip[1]}"]
 drain_seconds = 1
 
 [[trunk]]
@@ -165,7 +166,7 @@ listen = "{self.admin[0]}:{self.admin[1]}"
                 fields = line.decode(errors="replace").split()
                 if len(fields) >= 3 and fields[0] == "listening":
                     url = urlsplit(fields[2])
-                    listeners[fields[1]] = (url.hostname, url.port)
+                    listeners.setdefault(fields[1], []).append((url.hostname, url.port))
                 elif fields[:1] == ["ready"]:
                     ready.set()
             stream.close()
@@ -177,7 +178,7 @@ listen = "{self.admin[0]}:{self.admin[1]}"
                 raise self._failure(f"ringproof ended with {self.process.returncode} before it was ready")
             if time.monotonic() > deadline:
                 raise self._failure(f"ringproof was not ready within {seconds} s")
-        for name, asked in (("sip", self.sip), ("api", self.api), ("admin", self.admin)):
+        for name, asked in (("sip", [self.sip] * 2), ("api", [self.api]), ("admin", [self.admin])):
             check(listeners.get(name) == asked, f"listener {name} printed as {listeners.get(name)}, asked was {asked}")
 
     def _failure(self, message):

@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Every SIPp scenario, as real SIPp runs it, against the real process: a few calls of each."""
+"""Every SIPp scenario, as real SIPp runs it, against the real process: a few calls of each, over UDP and TCP."""
+
+import itertools
 
 from ringproof import FIRST_NUMBER, NUMBERS, Node, check, mobile, run_main, webhook_secret
 from sipp_load import check_all_successful, sipp
@@ -16,10 +18,11 @@ def main():
     for reject, scenarios in SCENARIOS_BY_REJECT.items():
         with Receiver([secret]) as receiver, Node(receiver.url, [secret], reject=reject) as node:
             node.start()
-            for scenario in scenarios:
-                result = sipp(node, scenario, pairs, CALLS, scenario)
-                check_all_successful(scenario, result, CALLS)
-                check(result["retransmissions"] == 0, f"{scenario}: {result['retransmissions']} retransmissions")
+            for scenario, way in itertools.product(scenarios, ("udp", "tcp-1")):
+                name = f"{scenario}-{way}"
+                result = sipp(node, name, pairs, CALLS, scenario, way)
+                check_all_successful(name, result, CALLS)
+                check(result["retransmissions"] == 0, f"{name}: {result['retransmissions']} retransmissions")
             check(node.stop() == 0, "ringproof did not end with 0 on SIGTERM")
 
 
