@@ -221,7 +221,8 @@ fn what_only_a_restart_changes_is_told_all_at_once_with_its_place() {
     let running = read(SHIPPED).unwrap();
     let changed = SHIPPED
         .replace("data_dir = \"ringproof-data\"", "data_dir = \"elsewhere\"")
-        .replace("listen = [\"udp://127.0.0.1:5060\"]", "listen = [\"udp://127.0.0.1:5061\"]")
+        .replace("[\"udp://127.0.0.1:5060\", \"tcp://127.0.0.1:5060\"]", "[\"udp://127.0.0.1:5061\"]")
+        .replace("# tcp = { connections = 16384,", "tcp = { connections = 16383,")
         .replace("# workers       = 0", "workers       = 77")
         .replace("# recent_calls  = 1048576", "recent_calls  = 2048")
         .replace("127.0.0.1:8080", "127.0.0.1:8081")
@@ -231,7 +232,8 @@ fn what_only_a_restart_changes_is_told_all_at_once_with_its_place() {
     let line = |text: &str| changed.lines().position(|line| line.contains(text)).unwrap() + 1;
     for (key, was, changed) in [
         ("node.data_dir", "\"ringproof-data\"", "\"elsewhere\""),
-        ("sip.listen", "[\"udp://127.0.0.1:5060\"]", "127.0.0.1:5061"),
+        ("sip.listen", "[\"udp://127.0.0.1:5060\", \"tcp://127.0.0.1:5060\"]", "127.0.0.1:5061"),
+        ("sip.tcp", "{ connections = 16384", "= 16383"),
         ("sip.workers", &running.sip.workers.to_string(), "= 77"),
         ("sip.recent_calls", "1048576", "= 2048"),
         ("api.listen", "\"127.0.0.1:8080\"", "8081"),
@@ -239,12 +241,12 @@ fn what_only_a_restart_changes_is_told_all_at_once_with_its_place() {
     ] {
         let told = shown.lines().find(|told| told.contains(key)).unwrap_or_else(|| panic!("{key}: {shown}"));
         let begin = format!("config.toml:{}:", line(changed));
-        assert!(told.starts_with(&begin) && told.contains(&format!("`{key}` was {was} when")), "{told}");
+        assert!(told.starts_with(&begin) && told.contains(&format!("`{key}` was {was}")), "{told}");
     }
-    assert_eq!(errors.faults().len(), 6, "{shown}");
+    assert_eq!(errors.faults().len(), 7, "{shown}");
     // Other faults are told beside them.
     let broken = changed.replace("country = \"SA\"", "country = \"XX\"");
-    assert_eq!(reparse(&broken, "config.toml", &env, &running).unwrap_err().faults().len(), 7);
+    assert_eq!(reparse(&broken, "config.toml", &env, &running).unwrap_err().faults().len(), 8);
     // A key that is taken out is a change as well, and is told at its section.
     let without = SHIPPED.replace("listen = \"127.0.0.1:8080\"", "# listen = \"127.0.0.1:8080\"");
     let other = read(&SHIPPED.replace(":8080", ":8085")).unwrap();

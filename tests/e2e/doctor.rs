@@ -81,7 +81,8 @@ async fn a_port_of_another_program_fails_and_that_of_the_running_node_does_not()
     let receiver = Receiver::start().await;
     let node = Node::start(Config::new(&receiver.url())).await;
     node.api().create(&phone(1)).await;
-    let text = Config::new(&receiver.url()).text(&node.sip);
+    let listening: Vec<String> = node.sip.iter().map(|address| format!("udp://{address}")).collect();
+    let text = Config::new(&receiver.url()).text(&listening);
     let text = text.replace("[api]\nlisten = \"127.0.0.1:0\"", &format!("[api]\nlisten = \"{}\"", node.api));
     let text = text.replace("[admin]\nlisten = \"127.0.0.1:0\"", &format!("[admin]\nlisten = \"{}\"", node.admin));
     write(node.directory(), &text);
