@@ -69,7 +69,7 @@ fn main() -> ExitCode {
         Command::Serve(file) => run(&file),
         Command::Check(file) => with_configuration(&file, |configuration| {
             print!("{}", config::effective(&configuration));
-            for warning in config::warnings(&configuration) {
+            for warning in config::warnings(&configuration, clock::utc()) {
                 eprintln!("warning: {warning}");
             }
             ExitCode::SUCCESS
@@ -114,7 +114,7 @@ fn run_with(file: &ConfigFile, configuration: Configuration, signals: Signals, r
         );
         return ExitCode::from(MISUSE);
     }
-    for warning in config::warnings(&configuration) {
+    for warning in config::warnings(&configuration, clock::utc()) {
         tracing::warn!("{warning}");
     }
     let served = runtime.block_on(serve(&file.config, configuration, signals));

@@ -29,7 +29,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
     // It looks at sockets, the database and endpoints in the ways in which the node uses them.
     ("doctor", &["store", "telemetry", "transport", "webhook"]),
     // It fills the settings types of the others.
-    ("config", &["call", "e164", "outbox", "transport", "verify", "webhook"]),
+    ("config", &["api", "call", "e164", "outbox", "transport", "verify", "webhook"]),
     (
         "engine",
         &[

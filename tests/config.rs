@@ -8,9 +8,10 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use proptest::prelude::*;
+use ringproof::api::scope::{Scope as KeyScope, Scopes};
 use ringproof::call::assurance::Assurance;
 use ringproof::call::event::{CallerSource, TrunkId};
 use ringproof::call::trunk::{DidSource, Forwarded, Reject, Restricted, Scope, Trust};
@@ -68,6 +69,9 @@ fn shipped_file_has_the_documented_defaults() {
     assert!(configuration.keys.is_empty() && configuration.webhooks.is_empty());
 
     assert_eq!(configuration.api_listen, address("127.0.0.1:8080"));
+    let api = &configuration.api;
+    assert_eq!((api.connections, api.connections_per_address), (16_384, Some(1024)));
+    assert!(api.tls.is_none() && api.public_url.is_none() && api.trusted_proxies.is_empty());
     assert_eq!(configuration.admin_listen, address("127.0.0.1:9090"));
     assert!(configuration.admin_token.is_none());
     assert_eq!(configuration.verify.max_pending, 5_000_000);
@@ -99,7 +103,7 @@ fn keys_of_later_versions_are_told_as_such() {
         assert!(errors.contains("is not in this version") && errors.lines().count() == 1, "{line}\n{errors}");
         later += 1;
     }
-    assert_eq!(later, 8);
+    assert_eq!(later, 6);
 }
 
 #[test]
@@ -141,7 +145,15 @@ fn everything_a_file_can_say_is_read() {
     assert_eq!(shop.limits.creates_per_phone, None);
     assert_eq!(shop.limits.creates_per_second, Some(50));
     assert_eq!(configuration.keys[0].application, ApplicationId(1));
-    assert_eq!(configuration.keys[0].hash, [0xab; 32]);
+    assert_eq!((configuration.keys[0].hash, configuration.keys[0].scopes), ([0xab; 32], Scopes::ALL));
+    let limited = &configuration.keys[1];
+    assert_eq!((limited.hash, limited.application), ([0xac; 32], ApplicationId(1)));
+    assert_eq!(limited.scopes.iter().collect::<Vec<_>>(), [KeyScope::VerificationsWrite, KeyScope::CallsRead]);
+    assert_eq!(limited.expires, Some(UNIX_EPOCH + Duration::from_secs(1_801_357_200)));
+    assert_eq!(limited.cidrs, ["10.0.0.0/8", "2001:db8::1/128"].map(|network| network.parse().unwrap()));
+    assert_eq!(configuration.api.public_url.as_deref(), Some("https://verify.example:8443"));
+    assert_eq!(configuration.api.trusted_proxies, ["127.0.0.1/32".parse().unwrap()]);
+    assert_eq!((configuration.api.connections, configuration.api.connections_per_address), (50_000, None));
     assert_eq!(configuration.admin_token.as_ref().unwrap().expose_secret(), "from-outside");
     let [first, second] = &configuration.webhooks[..] else { panic!("two webhooks") };
     assert_eq!((first.secrets.len(), first.events.len()), (2, EventType::ALL.len()));
@@ -161,6 +173,7 @@ fn effective_settings_read_back_as_themselves() {
         let filled = shown
             .replace("whsec_***", SECRET)
             .replace("sha256:abababab..", &format!("sha256:{}", "ab".repeat(32)))
+            .replace("sha256:acacacac..", &format!("sha256:{}", "ac".repeat(32)))
             .replace("?***", "?token=1");
         let again = read(&filled).unwrap_or_else(|errors| panic!("{errors}\n{filled}"));
         assert_eq!(effective(&again), shown);
@@ -271,11 +284,54 @@ fn what_a_reload_changes_is_no_fault() {
 }
 
 #[test]
-fn a_public_path_and_an_open_api_are_warned_of() {
-    assert!(warnings(&read(SHIPPED).unwrap()).is_empty());
-    let [path, api] = &warnings(&read(&full()).unwrap())[..] else { panic!("two warnings") };
+fn a_public_path_an_open_api_and_an_expired_key_are_warned_of() {
+    let before = UNIX_EPOCH + Duration::from_secs(1_801_357_199);
+    assert!(warnings(&read(SHIPPED).unwrap(), before).is_empty());
+    let configuration = read(&full()).unwrap();
+    let [path, api] = &warnings(&configuration, before)[..] else { panic!("two warnings") };
     assert!(path.contains("`carrier-a`"), "{path}");
     assert!(api.contains("without TLS"), "{api}");
+    let later = warnings(&configuration, before + Duration::from_secs(1));
+    assert!(
+        later.iter().any(|line| line.contains("key acacacac of application `shop` expired at 2027-01-31T01:00:00Z"))
+    );
+}
+
+#[test]
+fn certificate_and_key_are_read_beside_the_file_and_checked() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+    let pair = |name: &str| rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+    let (mine, other) = (pair("verify.example"), pair("other.example"));
+    write("cert.pem", &mine.cert.pem());
+    write("key.pem", &mine.signing_key.serialize_pem());
+    write("other.pem", &other.signing_key.serialize_pem());
+    write("empty.pem", "\n");
+    let file = directory.path().join("config.toml").to_str().unwrap().to_owned();
+    let told = |tls: &str| {
+        let text = SHIPPED.replace("listen = \"127.0.0.1:8080\"", &format!("listen = \"0.0.0.0:8080\"\ntls = {tls}"));
+        parse(&text, &file, &env).map_err(|errors| errors.to_string())
+    };
+    let configuration = told(r#"{ cert = "cert.pem", key = "key.pem" }"#).unwrap();
+    let expires = configuration.api.tls.as_ref().unwrap().identity.expires();
+    assert!(warnings(&configuration, UNIX_EPOCH).is_empty(), "with TLS it may listen everywhere");
+    let [expired] = &warnings(&configuration, expires)[..] else { panic!("one warning") };
+    assert!(expired.contains("certificate in `cert.pem` expired"), "{expired}");
+    assert!(effective(&configuration).contains("tls = { cert = \"cert.pem\", key = \"key.pem\" }"));
+    for (tls, place, fault) in [
+        (r#"{ cert = "none.pem", key = "key.pem" }"#, "\"none", "`none.pem` cannot be read: entity not found"),
+        (r#"{ cert = "empty.pem", key = "key.pem" }"#, "\"empty", "`empty.pem` cannot be read: empty"),
+        (r#"{ cert = "key.pem", key = "key.pem" }"#, "\"key", "`key.pem` holds no certificate"),
+        (r#"{ cert = "cert.pem", key = "cert.pem" }"#, "\"cert.pem\" }", "`cert.pem` holds no private key"),
+        (r#"{ cert = "cert.pem", key = "other.pem" }"#, "\"other", "does not fit the first certificate"),
+        (r#"{ cert = "cert.pem" }"#, "{", "`key` is missing in `tls` of [api]"),
+        (r#""cert.pem""#, "\"", "must be a table"),
+    ] {
+        let errors = told(tls).unwrap_err();
+        let column = "tls = ".len() + tls.find(place).unwrap() + 1;
+        assert!(errors.contains(&format!(":{column}: ")) && errors.contains(fault), "{tls}\n{errors}");
+        assert_eq!(errors.lines().count(), 1, "{errors}");
+    }
 }
 
 #[test]
@@ -396,7 +452,7 @@ fn section(name: &str) -> &'static str {
 
 /// A file that uses what the shipped one leaves at its default.
 fn full() -> String {
-    let key = "ab".repeat(32);
+    let (key, limited) = ("ab".repeat(32), "ac".repeat(32));
     format!(
         r#"[node]
 name = "edge_2"
@@ -443,7 +499,7 @@ name = "demo"
 [[application]]
 name = "shop"
 mode = "live"
-keys = ["sha256:{key}"]
+keys = ["sha256:{key}", {{ hash = "sha256:{limited}", scopes = ["verifications:write", "calls:read"], expires = "2027-01-31T00:00:00-01:00", cidrs = ["10.0.0.0/8", "2001:db8::1"] }}]
 ttl_seconds = 300
 limits = {{ creates_per_phone = 0, creates_per_client_ip = "0", creates_per_second = 50, pending_per_phone = 1 }}
 [[application.webhook]]
@@ -457,6 +513,10 @@ events = ["verification.late_call", "verification.verified"]
 allow_private = true
 [api]
 listen = "0.0.0.0:8080"
+public_url = "https://verify.example:8443/"
+trusted_proxies = ["127.0.0.1"]
+connections = 50000
+connections_per_address = 0
 [admin]
 listen = "0.0.0.0:9090"
 token = "env:ADMIN_TOKEN"

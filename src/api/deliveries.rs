@@ -13,6 +13,7 @@ use super::auth::authenticate;
 use super::create::parse_empty;
 use super::problem::{Code, Problem};
 use super::query::Parameters;
+use super::scope::Scope;
 use super::verifications::json;
 use super::{Shared, body};
 use crate::matcher::verification::Timestamp;
@@ -32,7 +33,8 @@ const PARAMETERS: [&str; 6] = ["state", "endpoint", "event", "created_after", "l
 
 /// `GET /v1/deliveries`
 pub(super) async fn list(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
-    let caller = authenticate(&shared.access.load(), request.headers())?;
+    let caller = authenticate(&shared, &request)?;
+    caller.require(Scope::VerificationsRead)?;
     let mut parameters = Parameters::new(request.uri());
     let limit = parameters.limit();
     let after = parameters.take("after", "write an id such as dlv_00000000000G1", |text| text.parse().ok());
@@ -79,7 +81,8 @@ fn event_id(text: &str) -> Option<EventId> {
 
 /// `GET /v1/deliveries/{id}`
 pub(super) async fn read(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
-    let caller = authenticate(&shared.access.load(), request.headers())?;
+    let caller = authenticate(&shared, &request)?;
+    caller.require(Scope::VerificationsRead)?;
     Parameters::new(request.uri()).finish(&[])?;
     let id = id_in(request.uri().path()).ok_or_else(no_such_delivery)?;
     let row = shared.verify.delivery(caller.application, id).await?.ok_or_else(no_such_delivery)?;
@@ -88,7 +91,8 @@ pub(super) async fn read(State(shared): State<Arc<Shared>>, request: Request) ->
 
 /// `POST /v1/deliveries/{id}/replay`
 pub(super) async fn replay(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
-    let caller = authenticate(&shared.access.load(), request.headers())?;
+    let caller = authenticate(&shared, &request)?;
+    caller.require(Scope::DeliveriesWrite)?;
     let (parts, body) = request.into_parts();
     Parameters::new(&parts.uri).finish(&[])?;
     let id = id_in(parts.uri.path()).ok_or_else(no_such_delivery)?;

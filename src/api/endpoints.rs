@@ -13,6 +13,7 @@ use super::create::parse_empty;
 use super::deliveries::{List, ToJson};
 use super::problem::{Code, Problem};
 use super::query::Parameters;
+use super::scope::Scope;
 use super::verifications::json;
 use super::{Shared, body};
 use crate::matcher::verification::Timestamp;
@@ -25,7 +26,8 @@ pub(super) const ENABLE: &str = "/v1/endpoints/{id}/enable";
 
 /// `GET /v1/endpoints`: all of them on one page, for an application has few.
 pub(super) async fn list(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
-    let caller = authenticate(&shared.access.load(), request.headers())?;
+    let caller = authenticate(&shared, &request)?;
+    caller.require(Scope::VerificationsRead)?;
     Parameters::new(request.uri()).finish(&[])?;
     let rows = shared.verify.endpoints(caller.application).await?;
     let data = rows.iter().map(Shown).collect();
@@ -34,7 +36,8 @@ pub(super) async fn list(State(shared): State<Arc<Shared>>, request: Request) ->
 
 /// `POST /v1/endpoints/{id}/enable`
 pub(super) async fn enable(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
-    let caller = authenticate(&shared.access.load(), request.headers())?;
+    let caller = authenticate(&shared, &request)?;
+    caller.require(Scope::DeliveriesWrite)?;
     let (parts, body) = request.into_parts();
     Parameters::new(&parts.uri).finish(&[])?;
     let body = body::read(&shared, body).await?;

@@ -52,10 +52,17 @@ mod tests {
     use axum::http::HeaderValue;
 
     use super::*;
+    use crate::api::scope::Scopes;
     use crate::verify::settings::ApplicationId;
 
     fn ask(keys: &[&[u8]], path: &str, body: &[u8]) -> Result<Option<Idempotency>, Problem> {
-        let caller = Caller { application: ApplicationId(0), name: "demo".into(), live: false, key: "00ff00ff".into() };
+        let caller = Caller {
+            application: ApplicationId(0),
+            name: "demo".into(),
+            live: false,
+            key: "00ff00ff".into(),
+            scopes: Scopes::ALL,
+        };
         let mut headers = HeaderMap::new();
         for key in keys {
             headers.append(NAME, HeaderValue::from_bytes(key).unwrap());

@@ -53,7 +53,7 @@ pub(super) fn add_routes(router: Router<Arc<Shared>>) -> Router<Arc<Shared>> {
 }
 
 fn refuse(shared: &Shared, request: &Request, endpoint: &Endpoint) -> Problem {
-    let key = authenticate(&shared.access.load(), request.headers());
+    let key = authenticate(shared, request);
     match key {
         Err(problem) if endpoint.needs_key => problem,
         _ => Problem::new(

@@ -20,26 +20,32 @@ mod opening;
 mod phone;
 mod problem;
 mod query;
+mod remote;
+pub mod scope;
 pub mod server;
+pub mod settings;
 pub mod test_calls;
+pub mod tls;
 mod verifications;
 
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
+use ipnet::IpNet;
 use tokio::sync::Semaphore;
 
 use crate::telemetry::metrics::Metrics;
 use crate::verify::Verify;
 use crate::verify::settings::ApplicationId;
 use problem::{Code, Problem};
+use scope::Scopes;
 use test_calls::{PlaceCall, TestCalls};
 
 /// The keys in force and the applications they belong to.
@@ -49,6 +55,8 @@ pub struct Access {
     pub keys: Vec<Key>,
     /// By [`ApplicationId`].
     pub applications: Vec<Application>,
+    /// Proxies whose word on a client's address counts.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// One API key, as its hash.
@@ -60,6 +68,29 @@ pub struct Key {
     pub hash: [u8; 32],
     /// Its id: [`key::id`] of the hash.
     pub name: String,
+    /// What it may do.
+    pub scopes: Scopes,
+    /// When it ends, UTC.
+    pub expires: Option<SystemTime>,
+    /// Where it may be used from; empty: from anywhere.
+    pub cidrs: Vec<IpNet>,
+}
+
+impl Key {
+    /// A key that may do everything from everywhere for good.
+    #[must_use]
+    pub fn unrestricted(application: ApplicationId, hash: [u8; 32]) -> Self {
+        Self { application, hash, name: key::id(&hash), scopes: Scopes::ALL, expires: None, cidrs: Vec::new() }
+    }
+}
+
+/// The clocks that requests need.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    /// For how long something takes.
+    pub instant: fn() -> Instant,
+    /// Time of day, UTC.
+    pub utc: fn() -> SystemTime,
 }
 
 /// What the API needs to know about an application.
@@ -76,7 +107,7 @@ struct Shared {
     verify: Arc<Verify>,
     access: Arc<ArcSwap<Access>>,
     metrics: Metrics,
-    clock: fn() -> Instant,
+    clock: Clock,
     bodies: Semaphore,
     body_deadline: Duration,
     test_calls: TestCalls,
@@ -87,7 +118,7 @@ impl Shared {
         verify: Arc<Verify>,
         access: Arc<ArcSwap<Access>>,
         metrics: Metrics,
-        clock: fn() -> Instant,
+        clock: Clock,
         body_deadline: Duration,
         place_call: PlaceCall,
     ) -> Self {
@@ -96,13 +127,12 @@ impl Shared {
     }
 }
 
-/// The API as a service for [`server::serve`]. `access` may be replaced while it runs; `clock` times requests for the
-/// log; `place_call` places test calls.
+/// The API as a service for [`server::serve`]. `access` may be replaced while it runs; `place_call` places test calls.
 pub fn router(
     verify: Arc<Verify>,
     access: Arc<ArcSwap<Access>>,
     metrics: Metrics,
-    clock: fn() -> Instant,
+    clock: Clock,
     place_call: PlaceCall,
 ) -> Router {
     routes(Arc::new(Shared::new(verify, access, metrics, clock, body::DEADLINE, place_call)))

@@ -17,7 +17,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Runs one request. Its id is made here: a client could put anything into one of its own.
 pub(super) async fn observe(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    let began = (shared.clock)();
+    let began = (shared.clock.instant)();
     let id = format!("req_{}", Ulid::generate());
     // The template, never the path, which is a client's text.
     let route = request.extensions().get::<MatchedPath>().cloned();
@@ -44,7 +44,7 @@ pub(super) async fn observe(State(shared): State<Arc<Shared>>, request: Request,
         headers.insert(REQUEST_ID, value);
     }
     shared.metrics.api_responses.with_label_values(&[route, status.as_str()]).inc();
-    let took = (shared.clock)().saturating_duration_since(began);
+    let took = (shared.clock.instant)().saturating_duration_since(began);
     shared.metrics.api_request.with_label_values(&[route]).observe(took.as_secs_f64());
     let milliseconds = took.as_millis();
     tracing::debug!(request_id = %id, method, route, status = status.as_u16(), milliseconds, "request");

@@ -32,8 +32,10 @@ pub(super) enum Code {
     IdempotencyKeyInvalid,
     IdempotencyMismatch,
     IdempotencyRunning,
+    InsufficientScope,
     Internal,
     InvalidFields,
+    IpNotAllowed,
     Malformed,
     MethodNotAllowed,
     NotFound,
@@ -83,8 +85,10 @@ impl Code {
                 ("idempotency_mismatch", S::UNPROCESSABLE_ENTITY, "The Idempotency-Key belongs to another request")
             }
             Self::IdempotencyRunning => ("idempotency_running", S::CONFLICT, "The first request is still running"),
+            Self::InsufficientScope => ("insufficient_scope", S::FORBIDDEN, "The API key may not do this"),
             Self::Internal => ("internal", S::INTERNAL_SERVER_ERROR, "This node failed"),
             Self::InvalidFields => ("invalid_fields", S::UNPROCESSABLE_ENTITY, "Fields are not valid"),
+            Self::IpNotAllowed => ("ip_not_allowed", S::FORBIDDEN, "The API key may not be used from there"),
             Self::Malformed => ("malformed", S::BAD_REQUEST, "The request cannot be read"),
             Self::MethodNotAllowed => ("method_not_allowed", S::METHOD_NOT_ALLOWED, "Wrong method for this path"),
             Self::NotFound => ("not_found", S::NOT_FOUND, "Nothing is here"),

@@ -22,6 +22,7 @@ use super::fields::{Faults, Fields, expected};
 use super::json::{self, Json};
 use super::problem::{Code, Problem};
 use super::query::Parameters;
+use super::scope::Scope;
 use super::verifications::json as json_response;
 use super::{Shared, body, idempotency, phone};
 use crate::e164::E164;
@@ -125,7 +126,8 @@ impl TestCalls {
 
 /// `POST /v1/test/calls`
 pub(super) async fn place(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
-    let caller = authenticate(&shared.access.load(), request.headers())?;
+    let caller = authenticate(&shared, &request)?;
+    caller.require(Scope::TestWrite)?;
     if caller.live {
         return Err(Problem::new(
             Code::SandboxOnly,
@@ -317,9 +319,16 @@ fn value_fault(value: &str) -> Option<(&'static str, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::scope::Scopes;
 
     fn read(body: &str) -> Result<TestCall, Vec<(String, &'static str)>> {
-        let caller = Caller { application: ApplicationId(3), name: "demo".into(), live: false, key: "00ff".into() };
+        let caller = Caller {
+            application: ApplicationId(3),
+            name: "demo".into(),
+            live: false,
+            key: "00ff".into(),
+            scopes: Scopes::ALL,
+        };
         parse(body.as_bytes(), &caller).map_err(|fault| match fault {
             BodyFault::Invalid(faults) => faults.into_iter().map(|fault| (fault.pointer, fault.code)).collect(),
             BodyFault::Malformed(_) => Vec::new(),

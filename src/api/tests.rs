@@ -358,9 +358,7 @@ fn untouched() -> Arc<Verify> {
 }
 
 #[allow(clippy::disallowed_methods, reason = "the clock of the log line")]
-fn clock() -> Instant {
-    Instant::now()
-}
+const CLOCK: super::Clock = super::Clock { instant: Instant::now, utc: || SystemTime::UNIX_EPOCH };
 
 impl Node {
     async fn start() -> Self {
@@ -370,13 +368,14 @@ impl Node {
     async fn with(bounds: Bounds) -> Self {
         let hash = key::hash(KEY);
         let access = Access {
-            keys: vec![Key { application: ApplicationId(0), hash, name: key::id(&hash) }],
+            keys: vec![Key::unrestricted(ApplicationId(0), hash)],
             applications: vec![Application { name: "demo".into(), live: false }],
+            trusted_proxies: Vec::new(),
         };
         let metrics = Metrics::new();
         let access = Arc::new(ArcSwap::from_pointee(access));
         let nowhere: PlaceCall = Box::new(|_| Box::pin(async { None }));
-        let shared = Shared::new(untouched(), access, metrics.clone(), clock, Duration::from_millis(300), nowhere);
+        let shared = Shared::new(untouched(), access, metrics.clone(), CLOCK, Duration::from_millis(300), nowhere);
         Self::serving(routes(Arc::new(shared)), metrics, bounds).await
     }
 

@@ -12,6 +12,7 @@ use super::auth::{Caller, authenticate};
 use super::create::{BodyFault, parse_create, parse_empty};
 use super::problem::{Code, Problem, no_such_verification};
 use super::query::Parameters;
+use super::scope::Scope;
 use super::{Shared, body, idempotency, limits};
 use crate::matcher::verification::VerificationId;
 use crate::verify::request::Answer;
@@ -27,13 +28,14 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// `POST /v1/verifications`
 pub(super) async fn create(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
-    let caller = authenticate(&shared.access.load(), request.headers())?;
+    let caller = authenticate(&shared, &request)?;
     begin(&shared, &caller, request).await.inspect_err(|problem| {
         shared.metrics.creates_refused.with_label_values(&[caller.name.as_str(), problem.code().as_str()]).inc();
     })
 }
 
 async fn begin(shared: &Shared, caller: &Caller, request: Request) -> Result<Response, Problem> {
+    caller.require(Scope::VerificationsWrite)?;
     let (parts, body) = request.into_parts();
     Parameters::new(&parts.uri).finish(&[])?;
     body::require_json(&parts.headers)?;
@@ -46,7 +48,8 @@ async fn begin(shared: &Shared, caller: &Caller, request: Request) -> Result<Res
 
 /// `GET /v1/verifications/{id}`
 pub(super) async fn read(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
-    let caller = authenticate(&shared.access.load(), request.headers())?;
+    let caller = authenticate(&shared, &request)?;
+    caller.require(Scope::VerificationsRead)?;
     Parameters::new(request.uri()).finish(&[])?;
     let id = id_in(request.uri().path()).ok_or_else(no_such_verification)?;
     let found = shared.verify.verification(caller.application, id).await?;
@@ -56,7 +59,8 @@ pub(super) async fn read(State(shared): State<Arc<Shared>>, request: Request) ->
 
 /// `POST /v1/verifications/{id}/cancel`
 pub(super) async fn cancel(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
-    let caller = authenticate(&shared.access.load(), request.headers())?;
+    let caller = authenticate(&shared, &request)?;
+    caller.require(Scope::VerificationsWrite)?;
     let (parts, body) = request.into_parts();
     Parameters::new(&parts.uri).finish(&[])?;
     let id = id_in(parts.uri.path()).ok_or_else(no_such_verification)?;

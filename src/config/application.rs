@@ -1,22 +1,29 @@
 //! `[[application]]`: a business that verifies its users, its keys and its limits.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use ipnet::IpNet;
+use jiff::Timestamp;
 use secrecy::ExposeSecret;
 
 use super::errors::Span;
 use super::fault::{Fault, Quoted};
+use super::network::network;
 use super::section::{Either, Entry, Section, Shape, Word};
 use super::{name, webhook};
+use crate::api::Key;
+use crate::api::scope::{Scope, Scopes};
 use crate::call::assurance::Assurance;
-use crate::verify::settings::{Application, Limits, Rate};
+use crate::verify::settings::{Application, ApplicationId, Limits, Rate};
 use crate::webhook::settings::Endpoint;
 
 /// Most applications of a node.
 const MAX_APPLICATIONS: usize = 1024;
 /// Most keys of an application.
 const MAX_KEYS: usize = 64;
+/// Most networks of a key.
+const MAX_CIDRS: usize = 64;
 /// Largest count of a rate.
 const MAX_RATE: u32 = 1_000_000;
 /// Longest time of a rate.
@@ -47,8 +54,38 @@ const LIMITS: Shape = Shape {
     ],
 };
 
+/// A key that is more than a hash.
+const KEY: Shape = Shape {
+    title: "a table of `keys`",
+    keys: &[
+        ("hash", r#""sha256:<64 hex digits>""#),
+        ("scopes", r#"["verifications:write"]"#),
+        ("expires", r#""2027-01-31T00:00:00Z""#),
+        ("cidrs", r#"["10.0.0.0/8"]"#),
+    ],
+};
+
 /// SHA-256 of an API key's text.
-pub(super) type KeyHash = [u8; 32];
+type KeyHash = [u8; 32];
+
+/// A key whose application has no place yet.
+#[derive(Clone)]
+pub(super) struct DraftKey {
+    hash: KeyHash,
+    /// Where the hash stands.
+    span: Span,
+    scopes: Scopes,
+    expires: Option<SystemTime>,
+    cidrs: Vec<IpNet>,
+}
+
+impl DraftKey {
+    /// The key of the application at this place.
+    pub(super) fn of(self, application: ApplicationId) -> Key {
+        let Self { hash, span: _, scopes, expires, cidrs } = self;
+        Key { scopes, expires, cidrs, ..Key::unrestricted(application, hash) }
+    }
+}
 
 /// An application as far as it could be read.
 pub(super) struct Draft<'c> {
@@ -57,7 +94,7 @@ pub(super) struct Draft<'c> {
     pub span: Span,
     pub live: Option<bool>,
     /// Its readable keys.
-    pub keys: Vec<(KeyHash, Span)>,
+    pub keys: Vec<DraftKey>,
     /// All of it, where nothing is wrong.
     pub application: Option<Application>,
     pub webhooks: Option<Vec<Endpoint>>,
@@ -108,7 +145,7 @@ fn application<'c>(section: &Section<'c>) -> Draft<'c> {
     Draft { name, span: section.span.clone(), live, keys: keys.unwrap_or_default(), application, webhooks }
 }
 
-fn keys(section: &Section<'_>) -> Option<Vec<(KeyHash, Span)>> {
+fn keys(section: &Section<'_>) -> Option<Vec<DraftKey>> {
     let entry = section.elements("keys").and_then(|elements, span| {
         if elements.len() > MAX_KEYS {
             section.tell(span, Fault::TooMany { what: "keys", count: elements.len(), max: MAX_KEYS });
@@ -117,19 +154,16 @@ fn keys(section: &Section<'_>) -> Option<Vec<(KeyHash, Span)>> {
         let read: Vec<_> = elements
             .iter()
             .map(|element| {
-                let span = element.span();
-                let told = |fault| section.tell(&span, fault);
-                if element.get_ref().is_table() {
-                    let instead = "write the key's hash alone, `\"sha256:..\"`".to_owned();
-                    told(Fault::NotInThisVersion { what: "keys = [{ .. }]".to_owned(), instead });
-                    return None;
+                if let Some(table) = section.element_table(element, &KEY) {
+                    return key(&table);
                 }
                 let Some(text) = element.get_ref().as_str() else {
                     section.wrong_element("keys", element);
                     return None;
                 };
-                let hash = section.secrets().resolve(text).and_then(|text| parse_hash(text.expose_secret()));
-                hash.map_err(told).ok().map(|hash| (hash, span))
+                let span = element.span();
+                let hash = hash(section, text, &span)?;
+                Some(DraftKey { hash, span, scopes: Scopes::ALL, expires: None, cidrs: Vec::new() })
             })
             .collect();
         // What is unreadable is told; the readable ones still have to differ.
@@ -138,6 +172,42 @@ fn keys(section: &Section<'_>) -> Option<Vec<(KeyHash, Span)>> {
     });
     let (whole, keys) = entry.or((true, Vec::new()))?;
     whole.then_some(keys)
+}
+
+fn key(section: &Section<'_>) -> Option<DraftKey> {
+    let mut place = section.span.clone();
+    let hash = section.text("hash").and_then(|text, span| {
+        place = span.clone();
+        hash(section, text, span)
+    });
+    let hash = section.required("hash", hash);
+    let words = Scope::ALL.map(|scope| (scope.as_str(), scope));
+    let scopes = section.some_words("scopes").and_then(|list, _| {
+        let read: Vec<_> = list.words.iter().map(|word| section.pick("scopes", word, &words, &[])).collect();
+        read.into_iter().collect::<Option<Scopes>>().filter(|_| list.whole)
+    });
+    let expires = section.text("expires").and_then(|text, span| {
+        let time = text.parse::<Timestamp>().ok().map(SystemTime::from).filter(|time| *time >= UNIX_EPOCH);
+        if time.is_none() {
+            section.tell(span, Fault::Date { text: Quoted::new(text) });
+        }
+        time.map(Some)
+    });
+    let cidrs = section.some_words("cidrs").and_then(|list, span| {
+        if list.words.len() > MAX_CIDRS {
+            section.tell(span, Fault::TooMany { what: "cidrs", count: list.words.len(), max: MAX_CIDRS });
+            return None;
+        }
+        let read: Vec<_> = list.words.iter().map(|word| network(section, word)).collect();
+        read.into_iter().collect::<Option<Vec<_>>>().filter(|_| list.whole)
+    });
+    let (scopes, expires, cidrs) = (scopes.or(Scopes::ALL), expires.or(None), cidrs.or(Vec::new()));
+    Some(DraftKey { hash: hash?, span: place, scopes: scopes?, expires: expires?, cidrs: cidrs? })
+}
+
+fn hash(section: &Section<'_>, text: &str, span: &Span) -> Option<KeyHash> {
+    let hash = section.secrets().resolve(text).and_then(|text| parse_hash(text.expose_secret()));
+    hash.map_err(|fault| section.tell(span, fault)).ok()
 }
 
 fn parse_hash(text: &str) -> Result<KeyHash, Fault> {
@@ -160,7 +230,7 @@ fn parse_hash(text: &str) -> Result<KeyHash, Fault> {
 fn check_keys(root: &Section<'_>, drafts: &[Draft<'_>]) {
     let mut owners: HashMap<KeyHash, (&Draft<'_>, &Span)> = HashMap::new();
     for draft in drafts {
-        for (hash, span) in &draft.keys {
+        for DraftKey { hash, span, .. } in &draft.keys {
             if let Some((owner, first)) = owners.get(hash) {
                 let application = owner.name.as_ref().map_or("?", |name| name.text).to_owned();
                 root.tell(span, Fault::SameKey { application, line: root.line(first) });

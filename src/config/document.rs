@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::errors::Span;
 use super::fault::{Fault, Quoted};
 use super::section::{Section, Shape, Word};
-use super::{ApiKey, Configuration, TrunkExtras, application, effective, listener, name, number, reference, trunk};
+use super::{Configuration, TrunkExtras, application, effective, listener, name, number, reference, trunk};
 use crate::call::dialplan::NumberFormat;
 use crate::call::event::TrunkId;
 use crate::call::trunk::Trunk;
@@ -75,7 +75,8 @@ pub(super) fn read(root: &Section<'_>) -> Option<Configuration> {
         },
         keys: Vec::new(),
         webhooks: Vec::new(),
-        api_listen: listeners.api,
+        api_listen: listeners.api_listen,
+        api: listeners.api,
         admin_listen: listeners.admin,
         admin_token: listeners.admin_token,
         retention: retention?,
@@ -104,7 +105,7 @@ pub(super) fn read(root: &Section<'_>) -> Option<Configuration> {
         configuration.verify.applications.push(draft.application?);
         configuration.webhooks.extend(draft.webhooks?);
         let application = ApplicationId(place);
-        configuration.keys.extend(draft.keys.into_iter().map(|(hash, _)| ApiKey { application, hash }));
+        configuration.keys.extend(draft.keys.into_iter().map(|key| key.of(application)));
     }
     Some(configuration)
 }

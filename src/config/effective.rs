@@ -5,7 +5,9 @@
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
-use super::{ApiKey, Configuration, TrunkExtras};
+use super::{Configuration, TrunkExtras};
+use crate::api::Key;
+use crate::api::scope::Scopes;
 use crate::call::dialplan::NumberFormat;
 use crate::call::event::TrunkId;
 use crate::call::trunk::{DidSource, Forwarded, Path, Restricted, Scope, Trunk, Trust};
@@ -48,7 +50,7 @@ pub fn effective(configuration: &Configuration) -> String {
     }
 
     page.section("[api]");
-    page.key("listen", text(&configuration.api_listen.to_string()));
+    write_api(&mut page, configuration);
     page.section("[admin]");
     page.key("listen", text(&configuration.admin_listen.to_string()));
     if configuration.admin_token.is_some() {
@@ -173,13 +175,35 @@ fn write_webhook(page: &mut Page, endpoint: &Endpoint) {
     page.key("allow_private", endpoint.allow_private);
 }
 
-/// The beginning of a hash, enough to tell keys apart.
-fn masked_key(key: &ApiKey) -> String {
-    let mut shown = "sha256:".to_owned();
-    for byte in &key.hash[..4] {
-        let _ = write!(shown, "{byte:02x}");
+fn write_api(page: &mut Page, configuration: &Configuration) {
+    let api = &configuration.api;
+    page.key("listen", text(&configuration.api_listen.to_string()));
+    if let Some(tls) = &api.tls {
+        let (cert, key) = (text(&tls.cert.to_string_lossy()), text(&tls.key.to_string_lossy()));
+        page.key("tls", format!("{{ cert = {cert}, key = {key} }}"));
     }
-    text(&(shown + ".."))
+    if let Some(url) = &api.public_url {
+        page.key("public_url", text(url));
+    }
+    page.key("trusted_proxies", list(api.trusted_proxies.iter().map(|network| text(&network.to_string()))));
+    page.key("connections", api.connections);
+    page.key("connections_per_address", api.connections_per_address.unwrap_or(0));
+}
+
+/// The beginning of a hash, enough to tell keys apart, and what the key is held to.
+fn masked_key(key: &Key) -> String {
+    let hash = text(&format!("sha256:{}..", key.name));
+    let mut held = Vec::new();
+    if key.scopes != Scopes::ALL {
+        held.push(format!("scopes = {}", list(key.scopes.iter().map(|scope| text(scope.as_str())))));
+    }
+    if let Some(expires) = key.expires {
+        held.push(format!("expires = {}", text(&humantime::format_rfc3339(expires).to_string())));
+    }
+    if !key.cidrs.is_empty() {
+        held.push(format!("cidrs = {}", list(key.cidrs.iter().map(|network| text(&network.to_string())))));
+    }
+    if held.is_empty() { hash } else { format!("{{ hash = {hash}, {} }}", held.join(", ")) }
 }
 
 fn rate(rate: Option<Rate>) -> String {

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
+use crate::api::tls::IdentityError;
 use crate::e164::{E164, NumberError};
 use crate::webhook::signature::SecretError;
 
@@ -91,6 +92,13 @@ pub enum Fault {
     #[error("the token must be 1 to {max} visible ASCII characters without spaces")]
     Token { max: usize },
 
+    #[error("`{text}` is no address of the API; write scheme, host and port alone, such as `https://verify.example`")]
+    PublicUrl { text: Quoted },
+    #[error("`{path}` cannot be read: {reason}; change its place or its permissions")]
+    NamedFile { path: Quoted, reason: String },
+    #[error("`{path}` {fault}; `cert` names the certificate chain, `key` its private key")]
+    Identity { path: Quoted, fault: IdentityError },
+
     // Trunks.
     #[error("`{text}` is no address or network; write for example `192.0.2.1` or `192.0.2.0/24`")]
     Peer { text: Quoted },
@@ -156,6 +164,8 @@ pub enum Fault {
         "this key stands in application `{application}` already, in line {line}; mint another one with `ringproof key new`"
     )]
     SameKey { application: String, line: usize },
+    #[error("`{text}` is no time; write the key's last moment as date, time and zone, such as `2027-01-31T00:00:00Z`")]
+    Date { text: Quoted },
     #[error("`{text}` is no rate for `{key}`; write a count and a time, such as `\"5/10m\"`, or 0 for no limit")]
     Rate { key: &'static str, text: Quoted },
     #[error("`{text}` is no time for `{key}`; write for example `\"30d\"` or `\"12h\"`")]

@@ -4,16 +4,23 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use hyper::Uri;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::errors::Span;
 use super::fault::{Fault, Quoted};
+use super::network::network;
 use super::section::{Section, Shape, Word};
+use super::webhook::has_bad_port;
 use super::{Configuration, SipListener, SipSettings, SipTransport, effective};
+use crate::api::settings::{CONNECTIONS, CONNECTIONS_PER_ADDRESS, Settings, TlsFiles};
+use crate::api::tls::Identity;
 use crate::transport::tcp;
 
 /// Most addresses in `sip.listen`.
 const MAX_LISTENERS: usize = 16;
+/// Most networks in `api.trusted_proxies`.
+const MAX_PROXIES: usize = 64;
 /// Longest admin token in bytes.
 const MAX_TOKEN: usize = 256;
 
@@ -42,15 +49,20 @@ const API: Shape = Shape {
         ("listen", r#""127.0.0.1:8080""#),
         ("tls", r#"{ cert = "cert.pem", key = "key.pem" }"#),
         ("public_url", r#""https://verify.example""#),
+        ("trusted_proxies", r#"["127.0.0.1"]"#),
+        ("connections", "16384"),
+        ("connections_per_address", "1024"),
     ],
 };
+const TLS: Shape = Shape { title: "`tls` of [api]", keys: &[("cert", r#""cert.pem""#), ("key", r#""key.pem""#)] };
 const ADMIN: Shape =
     Shape { title: "[admin]", keys: &[("listen", r#""127.0.0.1:9090""#), ("token", r#""env:ADMIN_TOKEN""#)] };
 
 /// Everything that listens.
 pub(super) struct Listeners {
     pub sip: SipSettings,
-    pub api: SocketAddr,
+    pub api_listen: SocketAddr,
+    pub api: Settings,
     pub admin: SocketAddr,
     pub admin_token: Option<SecretString>,
 }
@@ -61,8 +73,7 @@ pub(super) fn read(root: &Section<'_>) -> Option<Listeners> {
     let sip = sip(&sip_section);
 
     let section = root.table("api", &API);
-    section.later("tls");
-    section.later("public_url");
+    let settings = api(&section);
     let api = address(&section, 8080);
     stays(&section, "api.listen", api.as_ref(), |running| running.api_listen);
 
@@ -84,7 +95,7 @@ pub(super) fn read(root: &Section<'_>) -> Option<Listeners> {
             if api_span.start < admin_span.start { (api_span, admin_span) } else { (admin_span, api_span) };
         section.tell(second, Fault::SameListener { address: *api, line: section.line(first) });
     }
-    Some(Listeners { sip: sip?, api: api?.0, admin: admin?.0, admin_token: token? })
+    Some(Listeners { sip: sip?, api_listen: api?.0, api: settings?, admin: admin?.0, admin_token: token? })
 }
 
 fn sip(section: &Section<'_>) -> Option<SipSettings> {
@@ -145,6 +156,78 @@ fn sip(section: &Section<'_>) -> Option<SipSettings> {
         recent_calls: recent_calls?,
         drain: Duration::from_secs(drain.or(30)?.into()),
     })
+}
+
+fn api(section: &Section<'_>) -> Option<Settings> {
+    let tls = tls(section);
+    let public_url = section.text("public_url").and_then(|text, span| {
+        let url = public_url(text);
+        if url.is_none() {
+            section.tell(span, Fault::PublicUrl { text: Quoted::new(text) });
+        }
+        url.map(Some)
+    });
+    let proxies = section.words("trusted_proxies").and_then(|list, span| {
+        if list.words.len() > MAX_PROXIES {
+            section.tell(span, Fault::TooMany { what: "trusted_proxies", count: list.words.len(), max: MAX_PROXIES });
+            return None;
+        }
+        let read: Vec<_> = list.words.iter().map(|word| network(section, word)).collect();
+        read.into_iter().collect::<Option<Vec<_>>>().filter(|_| list.whole)
+    });
+    let connections = section.integer("connections", 16..=1_000_000);
+    let per_address = section.integer("connections_per_address", 0..=1_000_000);
+    let (public_url, proxies) = (public_url.or(None), proxies.or(Vec::new()));
+    let (connections, per_address) = (connections.or(CONNECTIONS), per_address.or(CONNECTIONS_PER_ADDRESS));
+    Some(Settings {
+        connections: connections? as usize,
+        connections_per_address: per_address.map(|cap| (cap > 0).then_some(cap as usize))?,
+        trusted_proxies: proxies?,
+        public_url: public_url?,
+        tls: tls?,
+    })
+}
+
+/// `Some(None)` is no TLS, `None` a fault.
+#[allow(clippy::option_option, reason = "no TLS and a broken one are two things")]
+fn tls(api: &Section<'_>) -> Option<Option<TlsFiles>> {
+    if api.lacks("tls") {
+        return Some(None);
+    }
+    let section = api.table("tls", &TLS);
+    let file = |key| {
+        let mut place = section.span.clone();
+        let read = section.text(key).and_then(|path, span| {
+            place = span.clone();
+            let text = section.secrets().file(path).map_err(|fault| section.tell(span, fault)).ok()?;
+            Some((path, text))
+        });
+        section.required(key, read).map(|(path, text)| (path, text, place))
+    };
+    let (cert, key) = (file("cert"), file("key"));
+    let ((cert, chain, cert_span), (key, secret, key_span)) = cert.zip(key)?;
+    match Identity::read(chain.expose_secret().as_bytes(), secret.expose_secret().as_bytes()) {
+        Ok(identity) => Some(Some(TlsFiles { cert: cert.into(), key: key.into(), identity })),
+        Err(fault) => {
+            let (path, span) = if fault.is_of_certificate() { (cert, cert_span) } else { (key, key_span) };
+            section.tell(&span, Fault::Identity { path: Quoted::new(path), fault });
+            None
+        }
+    }
+}
+
+/// Scheme, host and port, in the one form to which paths are appended.
+fn public_url(text: &str) -> Option<String> {
+    let uri: Uri = text.parse().ok()?;
+    let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);
+    let plain = matches!(scheme, "http" | "https")
+        && matches!(uri.path(), "" | "/")
+        && uri.query().is_none()
+        && !text.contains(['#', '?'])
+        && !authority.as_str().contains('@')
+        && !authority.host().is_empty()
+        && !has_bad_port(&uri);
+    plain.then(|| format!("{scheme}://{authority}"))
 }
 
 /// The same listeners in another order are no change.

@@ -12,6 +12,7 @@ mod fault;
 mod listener;
 mod name;
 mod nearest;
+mod network;
 mod number;
 mod places;
 mod reference;
@@ -26,7 +27,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 use secrecy::SecretString;
@@ -36,6 +37,7 @@ pub use effective::effective;
 pub use errors::{ConfigErrors, Located, Place};
 pub use fault::{E164Shown, Fault, Quoted, RangeShown};
 
+use crate::api::{self, Key};
 use crate::call::dialplan::NumberFormat;
 use crate::call::event::TrunkId;
 use crate::call::trunk::Trunk;
@@ -64,11 +66,13 @@ pub struct Configuration {
     /// Applications and numbers.
     pub verify: Settings,
     /// The keys of all applications, no two alike.
-    pub keys: Vec<ApiKey>,
+    pub keys: Vec<Key>,
     /// The webhooks of all applications.
     pub webhooks: Vec<Endpoint>,
     /// Where the REST API listens.
     pub api_listen: SocketAddr,
+    /// The rest of `[api]`.
+    pub api: api::settings::Settings,
     /// Where metrics and health are served.
     pub admin_listen: SocketAddr,
     /// The bearer token of the admin side; there wherever `admin_listen` is not loopback.
@@ -137,15 +141,6 @@ impl fmt::Display for SipListener {
     }
 }
 
-/// One of an application's API keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ApiKey {
-    /// Whose.
-    pub application: ApplicationId,
-    /// SHA-256 of the key's text.
-    pub hash: [u8; 32],
-}
-
 /// What the file says of a trunk and no module needs later.
 #[derive(Debug, Clone, Copy)]
 struct TrunkExtras {
@@ -200,9 +195,9 @@ pub fn reparse(
     places::keep(fresh, running).map_err(|fault| ConfigErrors::whole(file_name, fault))
 }
 
-/// What is allowed and yet deserves a second look, one line each.
+/// What is allowed at `now` (UTC) and yet deserves a second look, one line each.
 #[must_use]
-pub fn warnings(configuration: &Configuration) -> Vec<String> {
+pub fn warnings(configuration: &Configuration, now: SystemTime) -> Vec<String> {
     let in_use = |id: TrunkId| configuration.peers.iter().any(|(_, owner)| *owner == id);
     let trunks = configuration.trunks.iter().zip((0..).map(TrunkId)).filter(|(_, id)| in_use(*id));
     let public = trunks.map(|(trunk, _)| trunk).filter(|trunk| trunk.path == crate::call::trunk::Path::Public);
@@ -212,9 +207,23 @@ pub fn warnings(configuration: &Configuration) -> Vec<String> {
             format!("trunk `{name}` has a public UDP path: whoever forges a peer's address can place its calls, so they prove assurance C at most")
         })
         .collect();
-    if !configuration.api_listen.ip().is_loopback() {
+    for key in configuration.keys.iter().filter(|key| key.expires.is_some_and(|expires| expires <= now)) {
+        let application = &configuration.verify.application(key.application).name;
+        let (name, when) = (&key.name, key.expires.map(humantime::format_rfc3339_seconds));
+        let when = when.map(|when| when.to_string()).unwrap_or_default();
+        warnings.push(format!(
+            "key {name} of application `{application}` expired at {when}: requests with it get 401; remove it"
+        ));
+    }
+    if let Some(tls) = configuration.api.tls.as_ref().filter(|tls| tls.identity.expires() <= now) {
+        let (path, when) = (tls.cert.display(), humantime::format_rfc3339_seconds(tls.identity.expires()));
+        let path = Quoted::new(path.to_string());
+        warnings
+            .push(format!("the certificate in `{path}` expired at {when}: clients refuse the API; have it renewed"));
+    }
+    if !configuration.api_listen.ip().is_loopback() && configuration.api.tls.is_none() {
         let address = configuration.api_listen;
-        warnings.push(format!("the API listens on {address} without TLS: keys and numbers cross that network in the clear; put a TLS proxy before it and listen on loopback"));
+        warnings.push(format!("the API listens on {address} without TLS: keys and numbers cross that network in the clear; give it `tls = {{ cert = \"..\", key = \"..\" }}`, or put a TLS proxy before it and listen on loopback"));
     }
     warnings
 }

@@ -41,6 +41,16 @@ impl Sources<'_> {
         }
         Ok(text.into())
     }
+
+    /// The text of the file at `path`.
+    ///
+    /// # Errors
+    /// The fault to tell.
+    pub(super) fn file(&self, path: &str) -> Result<SecretString, Fault> {
+        read(&self.directory.join(path))
+            .map(SecretString::from)
+            .map_err(|reason| Fault::NamedFile { path: Quoted::new(path), reason })
+    }
 }
 
 fn read(path: &Path) -> Result<String, String> {

@@ -324,6 +324,16 @@ impl<'c> Section<'c> {
         })
     }
 
+    /// The table that an element is.
+    pub(super) fn element_table(
+        &self,
+        element: &'c Spanned<DeValue<'c>>,
+        shape: &'static Shape,
+    ) -> Option<Section<'c>> {
+        let table = element.get_ref().as_table()?;
+        Some(Section::new(table, element.span(), shape, self.reading))
+    }
+
     /// An element that is neither text nor anything else known.
     pub(super) fn wrong_element(&self, key: &'static str, element: &Spanned<DeValue<'_>>) {
         self.wrong_type(&element.span(), key, "a list of texts in quotes", element.get_ref());

@@ -1,12 +1,13 @@
 //! `[[trunk]]`: who may send calls, and how they are read and refused.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net};
 
 use super::errors::Span;
 use super::fault::{Fault, Quoted};
+use super::network::network;
 use super::section::{Section, Shape, Word};
 use super::{name, reject};
 use crate::call::dialplan::{Dialplan, NumberFormat};
@@ -99,7 +100,7 @@ fn trunk<'c>(section: &Section<'c>) -> Draft<'c> {
     });
     let peers = section.required("peers", section.some_words("peers")).map(|list| {
         let read: Vec<_> =
-            list.words.iter().map(|word| peer(section, word).map(|network| (network, word.span.clone()))).collect();
+            list.words.iter().map(|word| network(section, word).map(|network| (network, word.span.clone()))).collect();
         (list.whole && read.iter().all(Option::is_some), read)
     });
     let cli = section.table("cli", &CLI);
@@ -219,31 +220,6 @@ fn limits(section: &Section<'_>) -> Option<()> {
     };
     let (calls, concurrent) = (no_cap("calls_per_second"), no_cap("concurrent"));
     calls.or(()).and(concurrent.or(()))
-}
-
-fn peer(section: &Section<'_>, word: &Word<'_>) -> Option<IpNet> {
-    let text = Quoted::new(word.text);
-    let parsed = word.text.parse::<IpNet>().or_else(|_| word.text.parse::<IpAddr>().map(IpNet::from));
-    let fault = match parsed {
-        Err(_) => Fault::Peer { text },
-        Ok(IpNet::V6(network)) if is_mapped(network) => Fault::MappedPeer { text, ipv4: unmapped(network) },
-        Ok(network) if network.trunc() != network => {
-            Fault::HostBits { text, network: network.trunc(), host: IpNet::from(network.addr()) }
-        }
-        Ok(network) => return Some(network),
-    };
-    section.tell(&word.span, fault);
-    None
-}
-
-/// Whether all of `network` is in `::ffff:0:0/96`: a datagram from there is known by its IPv4 address.
-fn is_mapped(network: Ipv6Net) -> bool {
-    network.prefix_len() >= 96 && network.addr().to_ipv4_mapped().is_some()
-}
-
-fn unmapped(network: Ipv6Net) -> Option<IpNet> {
-    let ipv4 = Ipv4Net::new(network.addr().to_ipv4_mapped()?, network.prefix_len().checked_sub(96)?).ok()?;
-    Some(IpNet::V4(ipv4.trunc()))
 }
 
 /// Tells networks that belong to two trunks, or stand twice in one, and a total beyond the cap.

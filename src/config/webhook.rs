@@ -126,7 +126,7 @@ fn url(section: &Section<'_>, text: &str, span: &Span, allow_private: Option<boo
 }
 
 /// Whether a port is written that is none: `Uri` keeps such text.
-fn has_bad_port(uri: &Uri) -> bool {
+pub(super) fn has_bad_port(uri: &Uri) -> bool {
     let Some(authority) = uri.authority() else { return true };
     let behind_host = authority.as_str().rsplit(']').next().unwrap_or_default();
     behind_host.contains(':') && authority.port_u16().is_none_or(|port| port == 0)

@@ -4,11 +4,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::api;
 use crate::matcher::boot_time::BootTime;
 use crate::verify::clock::Clock;
 
 /// The clocks of this machine.
 pub const CLOCK: Clock = Clock { boot, utc };
+
+/// Those that API requests need.
+pub const REQUESTS: api::Clock = api::Clock { instant, utc };
 
 /// Time since boot, sleep included (`CLOCK_BOOTTIME`).
 #[must_use]

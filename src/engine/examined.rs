@@ -1,6 +1,7 @@
 //! What the doctor is told of a configuration.
 
 use super::ceilings::{self, Wish};
+use super::clock;
 use crate::config::{self, Configuration, SipListener, SipTransport};
 use crate::doctor::{Listener, Settings, Transport, Webhook};
 use crate::webhook::settings::Endpoint;
@@ -23,7 +24,7 @@ pub fn examined(configuration: &Configuration) -> Settings {
         allow_private: endpoint.allow_private,
     };
     Settings {
-        warnings: config::warnings(configuration),
+        warnings: config::warnings(configuration, clock::utc()),
         data_dir: configuration.data_dir.clone(),
         listeners,
         workers: configuration.sip.workers,

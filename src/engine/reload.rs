@@ -133,7 +133,7 @@ impl Reload {
         self.admin_token.replace(configuration.admin_token.as_ref());
         self.store.set_retention(configuration.retention);
 
-        for warning in config::warnings(&configuration) {
+        for warning in config::warnings(&configuration, clock::utc()) {
             tracing::warn!("{warning}");
         }
         tell_change(&self.running, &configuration, &Difference::new(&self.endpoints, &endpoints));

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::data_dir::{DataDir, DataDirError, write_private};
-use crate::api::key;
-use crate::config::{ApiKey, Configuration};
+use crate::api::{Key, key};
+use crate::config::Configuration;
 use crate::outbox::delivery::EndpointId;
 use crate::outbox::event::EventType;
 use crate::verify::settings::ApplicationId;
@@ -137,7 +137,7 @@ pub async fn complete(
                 changed = true;
                 hash
             };
-            configuration.keys.push(ApiKey { application: id, hash });
+            configuration.keys.push(Key::unrestricted(id, hash));
         }
         if !configuration.webhooks.iter().any(|endpoint| endpoint.application == application.name) {
             let text = if let Some(text) = &own.webhook_secret {

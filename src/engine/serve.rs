@@ -29,8 +29,8 @@ use super::webhooks::{Webhooks, subscriptions};
 use super::{sip_listener, test_calls, threads, watchdog};
 use crate::admin;
 use crate::api::server::{Bounds, Counts};
-use crate::api::{self, Access, key};
-use crate::config::{ApiKey, Configuration, SipTransport};
+use crate::api::{self, Access};
+use crate::config::{Configuration, SipTransport};
 use crate::matcher::boot_time::BootTime;
 use crate::sip::flow::Transport;
 use crate::sip::transaction::key::HashKey;
@@ -283,7 +283,7 @@ impl Node {
         let counts = Counts::of_api(&metrics);
         let place_call = test_calls::placing(Arc::clone(&shared));
         let router =
-            api::router(Arc::new(verify.clone()), Arc::clone(&access), metrics.clone(), clock::instant, place_call);
+            api::router(Arc::new(verify.clone()), Arc::clone(&access), metrics.clone(), clock::REQUESTS, place_call);
         requests.spawn(|stop| api::server::serve(api, router, stop, bounds, counts));
 
         health.set_started();
@@ -418,10 +418,10 @@ fn local(listener: &TcpListener) -> SocketAddr {
 }
 
 pub fn access(configuration: &Configuration) -> Access {
-    let key = |key: &ApiKey| api::Key { application: key.application, hash: key.hash, name: key::id(&key.hash) };
     let application = |one: &Application| api::Application { name: one.name.clone(), live: one.live };
     Access {
-        keys: configuration.keys.iter().map(key).collect(),
+        keys: configuration.keys.clone(),
         applications: configuration.verify.applications.iter().map(application).collect(),
+        trusted_proxies: configuration.api.trusted_proxies.clone(),
     }
 }
