@@ -6,7 +6,9 @@
 
 mod auth;
 mod body;
+mod connection;
 mod create;
+mod crowd;
 mod deliveries;
 mod endpoints;
 mod fields;

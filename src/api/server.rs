@@ -1,34 +1,49 @@
-//! The HTTP server: one listener, its connections, their bounds, and the stop.
+//! The HTTP server: one listener, the places of its connections, and the stop.
 //!
-//! HTTP/1.1 (RFC 9112) and HTTP/2 with prior knowledge (RFC 9113 3.3) on the same port. Each connection is a task of its
-//! own, so that what goes wrong in one, a panic included, ends that one alone.
+//! Each connection is a task of its own, so that what goes wrong in one, a panic included, ends that one alone.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::Router;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
-use prometheus::{IntCounter, IntGauge};
+use ipnet::{IpNet, Ipv4Net};
+use prometheus::{IntCounter, IntCounterVec, IntGauge};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::opening::Opening;
+use super::Access;
+use super::connection::{Closed, Front};
+use super::crowd::Crowd;
+use super::remote::Remote;
+use super::tls::Tls;
 use crate::telemetry::metrics::Metrics;
 
 /// What one listener allows.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Bounds {
     /// Connections at once; the next one waits in the listener's queue.
     pub connections: usize,
-    /// How long a request's header section may take, and how long a connection may idle between requests.
+    /// Connections at once from one address (of IPv6: one /64); `None` is no cap.
+    pub connections_per_address: Option<usize>,
+    /// Networks whose addresses have no cap of their own.
+    pub uncapped: Vec<IpNet>,
+    /// Its trusted proxies have none either.
+    pub access: Option<Arc<ArcSwap<Access>>>,
+    /// What the listener speaks below HTTP; `None` is nothing.
+    pub tls: Option<Tls>,
+    /// How long a TLS handshake and a request's header section may take each, how long an HTTP/1.1 connection may idle
+    /// between requests, and how long an HTTP/2 client may take to answer a ping.
     pub headers: Duration,
+    /// How often an HTTP/2 client is asked whether it is still there.
+    pub ping: Duration,
+    /// A connection without a request is closed after once to twice this time.
+    pub idle: Duration,
     /// How long requests in progress have at the stop.
     pub stop: Duration,
 }
@@ -40,14 +55,23 @@ pub struct Counts {
     pub open: IntGauge,
     /// Those that the system did not hand over, for want of descriptors mostly.
     pub not_accepted: IntCounter,
+    /// Those of an address that had as many as it may.
+    pub address_full: IntCounter,
+    /// Those that were ended by this side, by reason; a listener that no metric tells of has none.
+    pub closed: Option<IntCounterVec>,
 }
 
 impl Counts {
     /// The API's, which are metrics.
     #[must_use]
     pub fn of_api(metrics: &Metrics) -> Self {
-        let not_accepted = metrics.api_connections_refused.with_label_values(&["not_accepted"]);
-        Self { open: metrics.api_connections.clone(), not_accepted }
+        let refused = |reason| metrics.api_connections_refused.with_label_values(&[reason]);
+        Self {
+            open: metrics.api_connections.clone(),
+            not_accepted: refused("not_accepted"),
+            address_full: refused("address_full"),
+            closed: Some(metrics.api_connections_closed.clone()),
+        }
     }
 
     /// Those of a listener that no metric tells of.
@@ -60,6 +84,14 @@ impl Counts {
         Self {
             open: IntGauge::new("open", "connections").expect(VALID),
             not_accepted: IntCounter::new("not_accepted", "connections").expect(VALID),
+            address_full: IntCounter::new("address_full", "connections").expect(VALID),
+            closed: None,
+        }
+    }
+
+    fn closed(&self, reason: Closed) {
+        if let Some(closed) = &self.closed {
+            closed.with_label_values(&[reason.as_str()]).inc();
         }
     }
 }
@@ -85,19 +117,23 @@ impl Drop for Place {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { connections: 4096, headers: Duration::from_secs(10), stop: Duration::from_secs(5) }
+        Self {
+            connections: 4096,
+            connections_per_address: None,
+            uncapped: vec![
+                Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8).into(),
+                IpAddr::from(Ipv6Addr::LOCALHOST).into(),
+            ],
+            access: None,
+            tls: None,
+            headers: Duration::from_secs(10),
+            ping: Duration::from_secs(20),
+            idle: Duration::from_mins(1),
+            stop: Duration::from_secs(5),
+        }
     }
 }
 
-/// Most header fields of a request.
-const MAX_HEADERS: usize = 64;
-/// Most bytes of a request's header section, and of the buffer it is read into.
-const MAX_HEADER_BYTES: usize = 16 * 1024;
-/// Requests at once on one HTTP/2 connection.
-const MAX_STREAMS: u32 = 128;
-/// HTTP/2 peers are asked this often whether they are still there, and have this long to say so.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// A peer that takes nothing of an answer for this long is gone.
 const UNREAD: Duration = Duration::from_secs(30);
 /// Pause after a failure to accept, for want of descriptors mostly.
@@ -105,6 +141,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
 /// Serves `router` on `listener` until `stop` turns true or its sender is gone; then lets requests in progress finish
 /// within [`Bounds::stop`] and closes what remains.
+///
+/// # Panics
+/// Never: the crypto provider has the versions of TLS that are asked of it.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -112,9 +151,10 @@ pub async fn serve(
     bounds: Bounds,
     counts: Counts,
 ) {
-    let builder = builder(bounds);
     let places = Arc::new(Semaphore::new(bounds.connections));
-    let graceful = GracefulShutdown::new();
+    let crowd = bounds.connections_per_address.map(Crowd::new);
+    let tls = bounds.tls.as_ref().map(|tls| tls.acceptor().expect("the provider has TLS 1.2 and 1.3"));
+    let front = Arc::new(Front::new(router, bounds.clone(), tls));
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -129,8 +169,8 @@ pub async fn serve(
         };
         // The semaphore is never closed.
         let Ok(permit) = permit else { break };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 if !is_of_one_connection(&error) {
                     counts.not_accepted.inc();
@@ -140,42 +180,40 @@ pub async fn serve(
                 continue;
             }
         };
+        let remote = Remote::of(peer);
+        let guest = match crowd.as_ref().filter(|_| !is_exempt(&bounds, remote)) {
+            None => None,
+            Some(crowd) => {
+                let guest = crowd.enter(remote.0);
+                if guest.is_none() {
+                    counts.address_full.inc();
+                    continue;
+                }
+                guest
+            }
+        };
         let place = Place::take(permit, &counts.open);
         prepare(&stream);
-        let io = TokioIo::new(Opening::new(stream, bounds.headers));
-        let service = TowerToHyperService::new(router.clone());
-        let connection = graceful.watch(builder.serve_connection(io, service).into_owned());
+        let (front, stop, counts) = (Arc::clone(&front), stop.clone(), counts.clone());
         connections.spawn(async move {
-            let _place = place;
-            if let Err(error) = connection.await {
-                tracing::debug!(error = %error.to_string().escape_debug(), "connection ended");
+            let _held = (place, guest);
+            if let Err(reason) = front.serve(stream, remote, stop).await {
+                counts.closed(reason);
             }
         });
     }
     drop(listener);
-    if timeout(bounds.stop, graceful.shutdown()).await.is_err() {
+    let all = async { while connections.join_next().await.is_some() {} };
+    if timeout(bounds.stop, all).await.is_err() {
         tracing::warn!(open = connections.len(), "connections closed before their requests were done");
     }
     connections.shutdown().await;
 }
 
-fn builder(bounds: Bounds) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(bounds.headers)
-        .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_HEADER_BYTES)
-        .keep_alive(true);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(u32::try_from(MAX_HEADER_BYTES).unwrap_or(u32::MAX))
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT);
-    builder
+/// Whether the cap for one address is not for this one.
+fn is_exempt(bounds: &Bounds, remote: Remote) -> bool {
+    let holds = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&remote.0));
+    holds(&bounds.uncapped) || bounds.access.as_ref().is_some_and(|access| holds(&access.load().trusted_proxies))
 }
 
 /// Answers leave at once, and a peer that stops reading does not keep its place. Both are improvements only.

@@ -1,5 +1,7 @@
 //! The router and the server through real sockets, on every path that ends before `Verify`.
 
+mod connections;
+
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
@@ -7,7 +9,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -413,11 +415,11 @@ struct Answer {
 }
 
 impl Answer {
-    async fn read(stream: &mut TcpStream) -> Self {
+    async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Self {
         timeout(PATIENCE, Self::read_whole(stream)).await.expect("an answer in time")
     }
 
-    async fn read_whole(stream: &mut TcpStream) -> Self {
+    async fn read_whole(stream: &mut (impl AsyncRead + Unpin)) -> Self {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.push(stream.read_u8().await.expect("a whole answer"));

@@ -10,8 +10,6 @@ use crate::telemetry::machine;
 use crate::verify::recent_calls::RecentCalls;
 use crate::webhook::attempt::CONNECTIONS as WEBHOOK_CONNECTIONS;
 
-/// Connections to the API at once.
-const API: u64 = 4096;
 /// Connections to the admin side at once: scrapers and probes.
 pub const ADMIN: usize = 32;
 /// No kind of connection gets fewer, however small the limit.
@@ -63,7 +61,8 @@ impl Wish {
         let loops = (1 + workers) * EVENT_LOOP;
         let webhooks = configuration.webhooks.len() as u64 * WEBHOOK_CONNECTIONS as u64;
         let fixed = OWN + loops + sockets + http_listeners + ADMIN as u64 + DATABASE + SPARE + webhooks;
-        Self { fixed, api: API, sip: streams * configuration.sip.tcp.connections as u64 }
+        let sip = streams * configuration.sip.tcp.connections as u64;
+        Self { fixed, api: configuration.api.connections as u64, sip }
     }
 
     /// All of it.

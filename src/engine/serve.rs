@@ -29,6 +29,7 @@ use super::webhooks::{Webhooks, subscriptions};
 use super::{sip_listener, test_calls, threads, watchdog};
 use crate::admin;
 use crate::api::server::{Bounds, Counts};
+use crate::api::tls::Tls;
 use crate::api::{self, Access};
 use crate::config::{Configuration, SipTransport};
 use crate::matcher::boot_time::BootTime;
@@ -214,7 +215,8 @@ impl Node {
         let sockets = SipSockets::open(&configuration)?;
         let api = http("api", configuration.api_listen).await?;
         let admin = http("admin", configuration.admin_listen).await?;
-        let told = Told { sip: sockets.bound, api: local(&api), admin: local(&admin) };
+        let secure = configuration.api.tls.is_some();
+        let told = Told { sip: sockets.bound, api: local(&api), secure, admin: local(&admin) };
         let welcome = sandbox.welcome(&configuration, &told.api_url(), &told.sip_via());
 
         let (metrics, health) = (Metrics::new(), Arc::new(Health::default()));
@@ -278,7 +280,7 @@ impl Node {
         rest.spawn(|stop| test_calls::run_scripts(calling, scripts, stop));
         let mut requests = Part::new();
         let access = Arc::new(ArcSwap::from_pointee(access(&configuration)));
-        let bounds = Bounds { connections: caps.api, ..Bounds::default() };
+        let bounds = api_bounds(&configuration.api, caps.api, &access);
         metrics.api_connections_limit.set(i64::try_from(caps.api).unwrap_or(i64::MAX));
         let counts = Counts::of_api(&metrics);
         let place_call = test_calls::placing(Arc::clone(&shared));
@@ -324,6 +326,8 @@ impl Node {
 pub struct Told {
     sip: Vec<(Transport, SocketAddr)>,
     api: SocketAddr,
+    /// Whether the API speaks TLS.
+    secure: bool,
     admin: SocketAddr,
 }
 
@@ -332,14 +336,18 @@ impl fmt::Display for Told {
         for (transport, address) in &self.sip {
             writeln!(f, "listening  sip    {}://{address}", transport.label())?;
         }
-        writeln!(f, "listening  api    http://{}", self.api)?;
+        writeln!(f, "listening  api    {}://{}", self.api_scheme(), self.api)?;
         writeln!(f, "listening  admin  http://{}", self.admin)
     }
 }
 
 impl Told {
     pub fn api_url(&self) -> String {
-        format!("http://{}", reachable(self.api))
+        format!("{}://{}", self.api_scheme(), reachable(self.api))
+    }
+
+    const fn api_scheme(&self) -> &'static str {
+        if self.secure { "https" } else { "http" }
     }
 
     /// What `ringproof call --via` takes.
@@ -415,6 +423,16 @@ async fn http(name: &'static str, address: SocketAddr) -> Result<TcpListener, Se
 /// The bound address; an open socket has one.
 fn local(listener: &TcpListener) -> SocketAddr {
     listener.local_addr().unwrap_or_else(|_| (Ipv4Addr::UNSPECIFIED, 0).into())
+}
+
+fn api_bounds(settings: &api::settings::Settings, connections: usize, access: &Arc<ArcSwap<Access>>) -> Bounds {
+    Bounds {
+        connections,
+        connections_per_address: settings.connections_per_address,
+        access: Some(Arc::clone(access)),
+        tls: settings.tls.as_ref().map(|files| Tls::new(&files.identity)),
+        ..Bounds::default()
+    }
 }
 
 pub fn access(configuration: &Configuration) -> Access {

@@ -68,6 +68,8 @@ pub struct Metrics {
     pub api_connections_limit: IntGauge,
     /// Connections to the API that were not taken, by reason.
     pub api_connections_refused: IntCounterVec,
+    /// Connections to the API that this side ended, by reason.
+    pub api_connections_closed: IntCounterVec,
     /// Webhook attempts, by application and result.
     pub webhook_attempts: IntCounterVec,
     /// Endpoints that were disabled, by application and reason.
@@ -191,6 +193,12 @@ impl Metrics {
                 r,
                 "api_connections_refused_total",
                 "Connections to the API that were not taken",
+                &["reason"],
+            ),
+            api_connections_closed: counter_vec(
+                r,
+                "api_connections_closed_total",
+                "Connections to the API that the node ended",
                 &["reason"],
             ),
             webhook_attempts: counter_vec(r, "webhook_attempts_total", "Webhook attempts", &["application", "result"]),
