@@ -24,16 +24,13 @@ const fn open(method: &'static str, path: &'static str) -> Endpoint {
     Endpoint { method, path, needs_key: false }
 }
 
-const LATER: [Endpoint; 12] = [
-    keyed("GET", "/v1/verifications"),
+const LATER: [Endpoint; 9] = [
     keyed("POST", "/v1/verifications/{id}/check"),
     keyed("POST", "/v1/verifications/{id}/next"),
-    keyed("GET", "/v1/verifications/{id}/calls"),
     keyed("GET", "/v1/verifications/{id}/trace"),
     keyed("GET", "/v1/verifications/{id}/receipt"),
     open("GET", "/v1/client/events"),
     open("POST", "/v1/client/check"),
-    keyed("GET", "/v1/events"),
     open("GET", "/openapi.json"),
     open("GET", "/docs"),
     open("GET", "/.well-known/jwks.json"),

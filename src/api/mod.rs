@@ -17,6 +17,7 @@ mod json;
 pub mod key;
 mod later;
 mod limits;
+mod lists;
 mod observe;
 mod opening;
 mod phone;
@@ -38,6 +39,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use axum::Router;
+use axum::http::Uri;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use ipnet::IpNet;
@@ -142,9 +144,11 @@ pub fn router(
 
 fn routes(shared: Arc<Shared>) -> Router {
     let router = Router::new()
-        .route(verifications::ALL, post(verifications::create))
+        .route(verifications::ALL, get(lists::verifications).post(verifications::create))
         .route(verifications::ONE, get(verifications::read))
         .route(verifications::CANCEL, post(verifications::cancel))
+        .route(lists::CALLS, get(lists::calls))
+        .route(lists::EVENTS, get(lists::events))
         .route(test_calls::ALL, post(test_calls::place))
         .route(deliveries::ALL, get(deliveries::list))
         .route(deliveries::ONE, get(deliveries::read))
@@ -152,7 +156,11 @@ fn routes(shared: Arc<Shared>) -> Router {
         .route(endpoints::ALL, get(endpoints::list))
         .route(endpoints::ENABLE, post(endpoints::enable));
     later::add_routes(router)
-        .fallback(async || Problem::new(Code::NotFound, "no endpoint has this path; the API's paths begin /v1/"))
+        .fallback(async |uri: Uri| {
+            let slash = uri.path().len() > 1 && uri.path().ends_with('/');
+            let hint = if slash { "no path ends with a slash" } else { "the API's paths begin /v1/" };
+            Problem::new(Code::NotFound, format!("no endpoint has this path; {hint}"))
+        })
         .method_not_allowed_fallback(async || {
             Problem::new(Code::MethodNotAllowed, "this path does not take this method; Allow names those that it takes")
         })

@@ -175,7 +175,7 @@ impl Problem {
     }
 
     /// 422 for one field.
-    fn field(pointer: &str, code: &'static str, detail: String) -> Self {
+    pub(super) fn field(pointer: &str, code: &'static str, detail: String) -> Self {
         Self::fields(vec![FieldFault { pointer: pointer.to_owned(), code, detail }])
     }
 

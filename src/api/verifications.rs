@@ -17,7 +17,7 @@ use super::{Shared, body, idempotency, limits};
 use crate::matcher::verification::VerificationId;
 use crate::verify::request::Answer;
 
-/// `POST` creates.
+/// `POST` creates, `GET` lists.
 pub(super) const ALL: &str = "/v1/verifications";
 /// `GET` reads.
 pub(super) const ONE: &str = "/v1/verifications/{id}";
@@ -85,8 +85,8 @@ where
     }
 }
 
-/// The id in a path of [`ONE`] or [`CANCEL`]; a malformed one is an unknown one.
-fn id_in(path: &str) -> Option<VerificationId> {
+/// The id in a path of [`ONE`] or below it; a malformed one is an unknown one.
+pub(super) fn id_in(path: &str) -> Option<VerificationId> {
     path.strip_prefix(ALL)?.strip_prefix('/')?.split('/').next()?.parse().ok()
 }
 

@@ -10,6 +10,7 @@ mod deliveries;
 mod endpoints;
 mod faults;
 pub mod inspect;
+mod lists;
 mod purge;
 mod queue;
 mod readers;
@@ -54,6 +55,7 @@ use writer::Writer;
 
 pub use deliveries::{DeliveryFilter, DeliveryRow, Replayed};
 pub use endpoints::EndpointRow;
+pub use lists::{CallRow, EventRow, Page, VerificationFilter};
 pub use recovered::{PendingRow, Recovered, RestingRow};
 pub use step::{Claim, Create, End, IdempotencyRecord, Note, StepError, Tried};
 

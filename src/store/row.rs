@@ -191,7 +191,8 @@ fn named<T>(row: &Row<'_>, index: usize, parse: impl FnOnce(&str) -> Option<T>) 
     parse(row.get_ref(index)?.as_str()?).ok_or_else(|| damaged(index, Type::Text, Damaged))
 }
 
-fn maybe<T>(
+/// Reads a column that may be NULL.
+pub fn maybe<T>(
     row: &Row<'_>,
     index: usize,
     read: impl FnOnce(usize) -> rusqlite::Result<T>,

@@ -13,6 +13,7 @@ mod expiry;
 mod idempotency;
 mod in_force;
 pub mod limits;
+pub mod lists;
 pub mod recent_calls;
 mod recover;
 pub mod request;
