@@ -12,7 +12,7 @@ use crate::e164::E164;
 use crate::matcher::verification::{Consent, Purpose, VerificationId};
 use crate::verify::request::{Assurance, NewVerification};
 
-const KNOWN: &str = "phone, ttl_seconds, purpose, consent, reference, metadata, minimum_assurance, locale, client, \
+const KNOWN: &str = "phone, country, ttl_seconds, purpose, consent, reference, metadata, minimum_assurance, locale, client, \
                      replaces";
 const MAX_REFERENCE: usize = 128;
 const MAX_DEVICE_ID: usize = 128;
@@ -86,10 +86,17 @@ fn phone(fields: &mut Fields, live: bool, faults: &mut Faults) -> Option<E164> {
     if !fields.has("phone") {
         let detail = format!("is missing; the phone to be proven, for example {}", phone::EXAMPLE);
         faults.add("/phone", "missing", detail);
-        return None;
     }
+    let asked = fields.has("country");
+    let country = fields.parsed("country", "an ISO 3166 code in capitals", "SA", faults, phone::country);
     let text = fields.string("phone", phone::EXAMPLE, faults)?;
-    match phone::parse(&text, live) {
+    let read = match country {
+        Some(country) => phone::parse_written(&text, country, live),
+        // Without the country that it needs, the phone cannot be judged.
+        None if asked => return None,
+        None => phone::parse(&text, live),
+    };
+    match read {
         Ok(phone) => Some(phone),
         Err((code, detail)) => {
             faults.add("/phone", code, detail);

@@ -12,8 +12,8 @@ const MAX_FAULTS: usize = 50;
 const MAX_NAME: usize = 64;
 
 /// Members that belong to later versions of this API.
-const LATER: [&str; 9] =
-    ["channel", "code", "code_length", "country", "fallback", "max_checks", "number_type", "return_url", "webhook_url"];
+const LATER: [&str; 8] =
+    ["channel", "code", "code_length", "fallback", "max_checks", "number_type", "return_url", "webhook_url"];
 
 /// The faults found so far.
 #[derive(Default)]

@@ -54,6 +54,14 @@ fn the_phone_alone_is_enough_and_null_is_as_left_out() {
 }
 
 #[test]
+fn a_country_lets_national_numbers_be_read() {
+    let read = |phone: &str| sandbox(&json!({"phone": phone, "country": "SA"})).unwrap().phone.to_string();
+    assert_eq!((read("0500000123"), read("٠٥٠٠٠٠٠١٢٣")), ("+966500000123".into(), "+966500000123".into()));
+    assert_eq!(faults(&json!({"phone": "x", "country": "Saudi Arabia"})), [("/country".to_owned(), "invalid")]);
+    assert!(sandbox(&json!({"phone": "+966500000123", "country": null})).is_ok());
+}
+
+#[test]
 fn each_fault_has_its_pointer_and_code() {
     let long = "x".repeat(513);
     let pairs: serde_json::Map<_, _> = (0..41).map(|n| (n.to_string(), json!("x"))).collect();
@@ -111,7 +119,10 @@ fn each_fault_has_its_pointer_and_code() {
         (json!({"client": {"token": "x"}}), "/client/token", "unknown_field"),
         (json!({"replaces": "ver_1"}), "/replaces", "invalid"),
         (json!({"fallback": []}), "/fallback", "not_in_this_version"),
-        (json!({"country": "SA"}), "/country", "not_in_this_version"),
+        (json!({"country": "sa"}), "/country", "invalid"),
+        (json!({"country": 966}), "/country", "wrong_type"),
+        (json!({"country": "SA", "phone": "05"}), "/phone", "not_in_numbering_plan"),
+        (json!({"country": "SA", "phone": null}), "/phone", "missing"),
         (json!({"Phone": "+1"}), "/Phone", "unknown_field"),
     ];
     for (part, pointer, code) in cases {
