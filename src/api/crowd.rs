@@ -67,12 +67,12 @@ mod tests {
         let crowd = Crowd::new(2);
         let enter = |address: &str| crowd.enter(address.parse().unwrap());
         let first = enter("2001:db8::1").unwrap();
-        let _second = enter("2001:db8::2").unwrap();
+        let second = enter("2001:db8::2").unwrap();
         assert!(enter("2001:db8::3").is_none() && enter("2001:db8:0:1::1").is_some() && enter("192.0.2.1").is_some());
         drop(first);
         let third = enter("2001:db8::3");
         assert!(third.is_some() && enter("2001:db8::4").is_none());
-        drop((third, _second));
+        drop((third, second));
         assert!(crowd.present.lock().is_empty());
     }
 }

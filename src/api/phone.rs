@@ -46,14 +46,12 @@ pub(super) fn parse_written(text: &str, country: Region, live: bool) -> Result<E
     }
     let mut written = String::new();
     for character in text.chars() {
-        match plain(character) {
-            Some(character) => written.push(character),
-            None => {
-                let shown = character.escape_debug();
-                let detail = format!("has the character `{shown}`, which no number has; for example {EXAMPLE}");
-                return Err(("not_digits", detail));
-            }
-        }
+        let Some(plain) = plain(character) else {
+            let shown = character.escape_debug();
+            let detail = format!("has the character `{shown}`, which no number has; for example {EXAMPLE}");
+            return Err(("not_digits", detail));
+        };
+        written.push(plain);
     }
     let outside = || {
         ("not_in_numbering_plan", format!("is no number of that country or, with +, of another; for example {EXAMPLE}"))

@@ -45,6 +45,8 @@ pub struct Config {
     pub trunks: String,
     pub numbers: String,
     pub applications: String,
+    /// More of `[api]`.
+    pub api: String,
     /// More of `[admin]`.
     pub admin: String,
     /// What `[store]` says.
@@ -64,6 +66,7 @@ impl Config {
             trunks: TRUNK.to_owned(),
             numbers: NUMBERS.to_owned(),
             applications: application("demo", "", &[webhook(url, "")]),
+            api: String::new(),
             admin: String::new(),
             store: String::new(),
             log: "info",
@@ -78,7 +81,7 @@ impl Config {
             "[node]\nname = \"e2e\"\ndata_dir = \"data\"\n\n\
              [sip]\nlisten = [{}]\nworkers = {}\nrecent_calls = 4096\ndrain_seconds = {}\n{}\n\
              {}{}{}\n\
-             [api]\nlisten = \"127.0.0.1:0\"\n\n[admin]\nlisten = \"127.0.0.1:0\"\n{}\n\n[store]\n{}\n",
+             [api]\nlisten = \"127.0.0.1:0\"\n{}\n\n[admin]\nlisten = \"127.0.0.1:0\"\n{}\n\n[store]\n{}\n",
             listen.join(", "),
             self.workers,
             self.drain_seconds,
@@ -86,6 +89,7 @@ impl Config {
             self.trunks,
             self.numbers,
             self.applications,
+            self.api,
             self.admin,
             self.store,
         )

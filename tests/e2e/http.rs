@@ -68,6 +68,10 @@ impl Api {
         self.request(Method::GET, path, &[], None).await
     }
 
+    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.request(Method::GET, path, headers, None).await
+    }
+
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
         self.post_with(path, &[], body).await
     }
@@ -76,7 +80,7 @@ impl Api {
         self.request(Method::POST, path, headers, Some(body.to_string())).await
     }
 
-    async fn request(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Option<String>) -> Answer {
+    pub async fn request(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Option<String>) -> Answer {
         let mut request = Request::builder()
             .method(method)
             .uri(path)

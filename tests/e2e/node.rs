@@ -210,8 +210,9 @@ impl Node {
         self.listening = listeners("sip");
         self.sip = addresses(&self.listening, "udp://");
         self.tcp = addresses(&self.listening, "tcp://");
-        self.api = addresses(&listeners("api"), "http://")[0];
-        self.admin = addresses(&listeners("admin"), "http://")[0];
+        // http:// or https://
+        let http = |name: &str| -> SocketAddr { listeners(name)[0].split_once("://").unwrap().1.parse().unwrap() };
+        (self.api, self.admin) = (http("api"), http("admin"));
     }
 
     /// The first UDP listener.

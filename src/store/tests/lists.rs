@@ -233,7 +233,9 @@ fn a_reader_that_follows_the_feed_misses_nothing_and_sees_nothing_twice() {
                 }
             }
         });
-        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        for writer in writers {
+            writer.join().unwrap();
+        }
         stop.store(true, Ordering::SeqCst);
         reader.join().unwrap()
     });
