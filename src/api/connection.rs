@@ -4,6 +4,7 @@
 //! nothing ends by itself, whatever keeps it busy below HTTP: half a handshake, half a header section, pings.
 
 use std::error::Error;
+use std::iter::successors;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -57,6 +58,8 @@ const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\
 /// What the connections of one listener share.
 pub(super) struct Front {
     http: Builder<TokioExecutor>,
+    http_1: Builder<TokioExecutor>,
+    http_2: Builder<TokioExecutor>,
     router: Router,
     bounds: Bounds,
     tls: Option<TlsAcceptor>,
@@ -93,7 +96,9 @@ impl Closed {
 
 impl Front {
     pub(super) fn new(router: Router, bounds: Bounds, tls: Option<TlsAcceptor>) -> Self {
-        Self { http: builder(&bounds), router, bounds, tls, handshakes: Semaphore::new(MAX_HANDSHAKES) }
+        let http = builder(&bounds);
+        let (http_1, http_2) = (http.clone().http1_only(), http.clone().http2_only());
+        Self { http, http_1, http_2, router, bounds, tls, handshakes: Semaphore::new(MAX_HANDSHAKES) }
     }
 
     /// Serves one connection to its end, or until `stop` turns true and its requests are done.
@@ -103,16 +108,27 @@ impl Front {
         remote: Remote,
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), Closed> {
+        let deadline = self.bounds.headers;
         let Some(acceptor) = &self.tls else {
-            return self.http(Opening::new(stream, self.bounds.headers), remote, stop).await;
+            let http = tokio::select! {
+                biased;
+                () = stopped(&mut stop) => return Ok(()),
+                http = timeout(deadline, version(&stream)) => http.map_err(|_| Closed::Slow)?,
+            };
+            return self.http(http, stream, remote, stop).await;
         };
         let begun = tokio::select! {
             biased;
             () = stopped(&mut stop) => return Ok(()),
-            begun = timeout(self.bounds.headers, self.handshake(acceptor, stream)) => begun,
+            begun = timeout(deadline, self.handshake(acceptor, stream)) => begun,
         };
         let stream = begun.map_err(|_| Closed::Handshake)??;
-        self.http(Opening::new(stream, self.bounds.headers), remote, stop).await
+        let http = match stream.get_ref().1.alpn_protocol() {
+            Some(b"h2") => Http::Two,
+            Some(_) => Http::One,
+            None => Http::Either,
+        };
+        self.http(http, stream, remote, stop).await
     }
 
     async fn handshake(&self, acceptor: &TlsAcceptor, stream: TcpStream) -> Result<Box<TlsStream<TcpStream>>, Closed> {
@@ -133,7 +149,26 @@ impl Front {
         })
     }
 
-    async fn http<S>(&self, stream: S, remote: Remote, mut stop: watch::Receiver<bool>) -> Result<(), Closed>
+    /// HTTP/1.1 has its own deadline for a first request; HTTP/2 and what is not known yet have none.
+    async fn http<S>(&self, http: Http, stream: S, remote: Remote, stop: watch::Receiver<bool>) -> Result<(), Closed>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let opening = |stream| Opening::new(stream, self.bounds.headers);
+        match http {
+            Http::One => self.run(&self.http_1, stream, remote, stop).await,
+            Http::Two => self.run(&self.http_2, opening(stream), remote, stop).await,
+            Http::Either => self.run(&self.http, opening(stream), remote, stop).await,
+        }
+    }
+
+    async fn run<S>(
+        &self,
+        http: &Builder<TokioExecutor>,
+        stream: S,
+        remote: Remote,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<(), Closed>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -144,7 +179,7 @@ impl Front {
             let answer = self.router.clone().oneshot(request);
             async move { answer.await.map(|response| attend(response, open)) }
         });
-        let mut connection = pin!(self.http.serve_connection(TokioIo::new(stream), service));
+        let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
         let mut look = interval(self.bounds.idle);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         look.reset();
@@ -168,6 +203,25 @@ impl Front {
                 }
             }
         }
+    }
+}
+
+/// What a connection speaks, as far as it is known when it begins.
+#[derive(Debug, Clone, Copy)]
+enum Http {
+    One,
+    Two,
+    Either,
+}
+
+/// What the first bytes tell; they stay where they are. hyper would read them apart, and then give every connection of
+/// HTTP/1.1 a buffer of twice the size.
+async fn version(stream: &TcpStream) -> Http {
+    let mut first = [0; 3];
+    match stream.peek(&mut first).await {
+        Ok(3) if first == *b"PRI" => Http::Two,
+        Ok(1 | 2) if first[0] == b'P' => Http::Either,
+        _ => Http::One,
     }
 }
 
@@ -231,8 +285,12 @@ impl Requests {
     /// asked before: it keeps its connection for the next time.
     fn cause(&self, error: &(dyn Error + Send + Sync + 'static)) -> Closed {
         told(&error);
-        let late = error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_timeout)
-            || error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut);
+        let first: &(dyn Error + 'static) = error;
+        let mut causes = successors(Some(first), |error: &&(dyn Error + 'static)| (*error).source());
+        let late = causes.any(|error| {
+            error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_timeout)
+                || error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
+        });
         match self.begun.load(Ordering::Relaxed) {
             _ if !late => Closed::Broken,
             0 => Closed::Slow,
