@@ -11,7 +11,7 @@ use super::errors::Span;
 use super::fault::{Fault, Quoted};
 use super::network::network;
 use super::section::{Either, Entry, Section, Shape, Word};
-use super::{name, webhook};
+use super::{name, origin, webhook};
 use crate::api::Key;
 use crate::api::scope::{Scope, Scopes};
 use crate::call::assurance::Assurance;
@@ -39,7 +39,7 @@ const APPLICATION: Shape = Shape {
         ("minimum_assurance", r#""B""#),
         ("limits", r#"{ creates_per_phone = "5/10m" }"#),
         ("webhook", "[]"),
-        ("allowed_origins", "[]"),
+        ("allowed_origins", r#"["https://shop.example"]"#),
         ("return_urls", "[]"),
         ("frame_ancestors", "[]"),
     ],
@@ -98,6 +98,8 @@ pub(super) struct Draft<'c> {
     /// All of it, where nothing is wrong.
     pub application: Option<Application>,
     pub webhooks: Option<Vec<Endpoint>>,
+    /// Pages that may follow its verifications.
+    pub origins: Option<Vec<String>>,
 }
 
 /// Reads all applications; `None` where the list itself is unreadable.
@@ -128,7 +130,8 @@ fn application<'c>(section: &Section<'c>) -> Draft<'c> {
         .or(if live == Some(true) { Assurance::B } else { Assurance::C });
     let limits = limits(&section.table("limits", &LIMITS));
     let webhooks = webhook::read(section, name.as_ref().map(|word| word.text), live);
-    for key in ["allowed_origins", "return_urls", "frame_ancestors"] {
+    let origins = origin::read(section, live);
+    for key in ["return_urls", "frame_ancestors"] {
         section.later(key);
     }
     let build = || {
@@ -142,7 +145,7 @@ fn application<'c>(section: &Section<'c>) -> Draft<'c> {
         })
     };
     let application = build();
-    Draft { name, span: section.span.clone(), live, keys: keys.unwrap_or_default(), application, webhooks }
+    Draft { name, span: section.span.clone(), live, keys: keys.unwrap_or_default(), application, webhooks, origins }
 }
 
 fn keys(section: &Section<'_>) -> Option<Vec<DraftKey>> {

@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::errors::Span;
 use super::fault::{Fault, Quoted};
 use super::section::{Section, Shape, Word};
-use super::{Configuration, TrunkExtras, application, effective, listener, name, number, reference, trunk};
+use super::{
+    AllowedOrigin, Configuration, TrunkExtras, application, effective, listener, name, number, reference, trunk,
+};
 use crate::call::dialplan::NumberFormat;
 use crate::call::event::TrunkId;
 use crate::call::trunk::Trunk;
@@ -74,6 +76,7 @@ pub(super) fn read(root: &Section<'_>) -> Option<Configuration> {
             ..Settings::default()
         },
         keys: Vec::new(),
+        origins: Vec::new(),
         webhooks: Vec::new(),
         api_listen: listeners.api_listen,
         api: listeners.api,
@@ -105,6 +108,8 @@ pub(super) fn read(root: &Section<'_>) -> Option<Configuration> {
         configuration.verify.applications.push(draft.application?);
         configuration.webhooks.extend(draft.webhooks?);
         let application = ApplicationId(place);
+        let origins = draft.origins?.into_iter().map(|text| AllowedOrigin { application, text });
+        configuration.origins.extend(origins);
         configuration.keys.extend(draft.keys.into_iter().map(|key| key.of(application)));
     }
     Some(configuration)

@@ -43,7 +43,9 @@ pub fn effective(configuration: &Configuration) -> String {
     }
     for (application, place) in configuration.verify.applications.iter().zip(0..) {
         let keys = configuration.keys.iter().filter(|key| key.application == ApplicationId(place));
-        write_application(&mut page, application, list(keys.map(masked_key)));
+        let origins = configuration.origins.iter().filter(|origin| origin.application == ApplicationId(place));
+        let origins = list(origins.map(|origin| text(&origin.text)));
+        write_application(&mut page, application, list(keys.map(masked_key)), origins);
         for endpoint in configuration.webhooks.iter().filter(|endpoint| endpoint.application == application.name) {
             write_webhook(&mut page, endpoint);
         }
@@ -144,13 +146,14 @@ fn write_number(page: &mut Page, range: &NumberRange, configuration: &Configurat
     page.key("cool_down_seconds", range.cool_down.as_secs());
 }
 
-fn write_application(page: &mut Page, application: &Application, keys: String) {
+fn write_application(page: &mut Page, application: &Application, keys: String, origins: String) {
     page.section("[[application]]");
     page.key("name", text(&application.name));
     page.key("mode", text(if application.live { "live" } else { "sandbox" }));
     page.key("keys", keys);
     page.key("ttl_seconds", application.ttl.as_secs());
     page.key("minimum_assurance", text(application.minimum_assurance.as_str()));
+    page.key("allowed_origins", origins);
     let limits = &application.limits;
     page.key(
         "limits",

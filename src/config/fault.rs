@@ -166,6 +166,14 @@ pub enum Fault {
     SameKey { application: String, line: usize },
     #[error("`{text}` is no time; write the key's last moment as date, time and zone, such as `2027-01-31T00:00:00Z`")]
     Date { text: Quoted },
+    #[error(
+        "`*` would let every page in the web follow this application's users; list each origin, such as `https://shop.example`"
+    )]
+    AnyOrigin,
+    #[error("`{text}` is no origin as browsers send it; write `{right}`")]
+    Origin { text: Quoted, right: Quoted },
+    #[error("`{text}` is a plain http origin, which only a sandbox application may have; write `https://..`")]
+    PlainOrigin { text: Quoted },
     #[error("`{text}` is no rate for `{key}`; write a count and a time, such as `\"5/10m\"`, or 0 for no limit")]
     Rate { key: &'static str, text: Quoted },
     #[error("`{text}` is no time for `{key}`; write for example `\"30d\"` or `\"12h\"`")]

@@ -14,6 +14,7 @@ mod name;
 mod nearest;
 mod network;
 mod number;
+mod origin;
 mod places;
 mod reference;
 mod reject;
@@ -67,6 +68,8 @@ pub struct Configuration {
     pub verify: Settings,
     /// The keys of all applications, no two alike.
     pub keys: Vec<Key>,
+    /// The pages that may follow verifications of their application.
+    pub origins: Vec<AllowedOrigin>,
     /// The webhooks of all applications.
     pub webhooks: Vec<Endpoint>,
     /// Where the REST API listens.
@@ -139,6 +142,15 @@ impl fmt::Display for SipListener {
         };
         write!(f, "{scheme}://{}", self.address)
     }
+}
+
+/// One of an application's `allowed_origins`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AllowedOrigin {
+    /// Whose.
+    pub application: ApplicationId,
+    /// As a browser's `Origin` header writes it.
+    pub text: String,
 }
 
 /// What the file says of a trunk and no module needs later.

@@ -33,6 +33,9 @@ pub(super) fn keep(fresh: Configuration, running: &Configuration) -> Result<Conf
     for key in &mut settled.keys {
         key.application = application(key.application);
     }
+    for origin in &mut settled.origins {
+        origin.application = application(origin.application);
+    }
     let verify = &mut settled.verify;
     verify.trunks = trunk_places.merge(&running.verify.trunks, std::mem::take(&mut verify.trunks));
     verify.applications =
