@@ -105,5 +105,6 @@ impl Core {
             self.current.load().limits(ApplicationId(pending.application)).free_place(phone);
         }
         tell(waiters, Outcome::Durable);
+        self.changes.tell(pending.id);
     }
 }

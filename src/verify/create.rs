@@ -183,6 +183,9 @@ impl Core {
         };
         self.heed_retirement(pending.application);
         tell(waiters, Outcome::Durable);
+        if let Some(old) = superseded {
+            self.changes.tell(old.pending.id);
+        }
         self.plan_call(phone, &pending);
     }
 

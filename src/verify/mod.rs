@@ -4,6 +4,7 @@
 //! sockets. Invariant: one INVITE verifies at most one verification, and a verification has one terminal state.
 
 mod cancel;
+mod changes;
 pub mod claims;
 pub mod clock;
 mod create;
@@ -36,6 +37,8 @@ use crate::matcher::verification::{Verification, VerificationId};
 use crate::store::Store;
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
+use changes::Changes;
+pub use changes::{MAX_WATCHES, Watch};
 use claims::Claims;
 use clock::Clock;
 use earlier::TooManyChanges;
@@ -67,6 +70,7 @@ struct Core {
     matcher: Matcher,
     recent: Arc<RecentCalls>,
     claims: Claims,
+    changes: Arc<Changes>,
     running: Arc<idempotency::Running>,
     notes: DefaultDirectRateLimiter,
     plan: script::Plan,
@@ -91,6 +95,7 @@ impl Verify {
             matcher: Matcher::default(),
             claims: Claims::default(),
             plan: script::Plan::default(),
+            changes: Arc::default(),
             running: Arc::default(),
             retired: Notify::new(),
             current: Current::new(settings, &metrics),

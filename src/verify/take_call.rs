@@ -254,8 +254,12 @@ impl Core {
     }
 
     pub(super) fn record(&self, note: Note) {
-        self.store.note(note, |_result| {
-            // A note that is lost costs a hint; the store has counted it.
+        let (changes, verification, kind) = (Arc::clone(&self.changes), note.verification, note.kind);
+        self.store.note(note, move |result| {
+            // A note that is lost costs a hint; the store has counted it. A late call leaves the record as it was.
+            if result.is_ok() && kind == EventType::CallReceived {
+                changes.tell(verification);
+            }
         });
     }
 

@@ -315,6 +315,58 @@ async fn parts_set_the_terms_of_a_creation_or_refuse_it() {
     assert_eq!(scripts, [Script::Late], "a second after its window");
 }
 
+#[tokio::test]
+async fn a_watch_hears_every_end_and_every_reason_once_it_is_stored() {
+    let rig = Rig::new(clock!(), 3);
+    for end in 0..4u64 {
+        let id = rig.create(wish()).await.unwrap();
+        let mut watch = rig.verify.watch(id).unwrap();
+        assert!(timeout(Duration::ZERO, watch.changed()).await.is_err(), "nothing has happened yet");
+        let number = rig.get(id).await.number;
+        let call = CallEvent { dialled: Some(number), ..call(end) };
+        let (status, reasons) = match end {
+            0 => {
+                assert_eq!(rig.call(CallEvent { assurance: Assurance::D, ..call.clone() }).await, None);
+                within(watch.changed()).await;
+                assert_eq!(rig.get(id).await.status, Status::Pending);
+                let again = CallEvent { key: CallKey(99), ..call };
+                assert_eq!(rig.call(again).await, Some(Outcome::Durable));
+                (Status::Verified, Reasons::NONE)
+            }
+            1 => {
+                rig.verify.cancel(DEMO, id, None).await.unwrap();
+                (Status::Canceled, Reasons::of(Reason::ClientCanceled))
+            }
+            2 => {
+                rig.create(NewVerification { replaces: Some(id), ..wish() }).await.unwrap();
+                (Status::Canceled, Reasons::of(Reason::Superseded))
+            }
+            _ => {
+                rig.pass(Duration::from_secs(121));
+                rig.verify.core.expire_due().await;
+                (Status::Expired, Reasons::NONE)
+            }
+        };
+        within(watch.changed()).await;
+        let row = rig.get(id).await;
+        assert_eq!((row.status, row.reasons), (status, reasons));
+        rig.pass(Duration::from_secs(121));
+        rig.verify.core.expire_due().await;
+    }
+}
+
+#[tokio::test]
+async fn a_late_call_wakes_nobody_for_the_record_stays() {
+    let mut rig = Rig::new(clock!(), 1);
+    let id = rig.create(wish()).await.unwrap();
+    rig.pass(Duration::from_secs(121));
+    rig.verify.core.expire_due().await;
+    let mut watch = rig.verify.watch(id).unwrap();
+    assert_eq!(rig.call(call(1)).await, None);
+    assert_eq!(rig.events().await.last(), Some(&EventType::LateCall));
+    assert!(timeout(Duration::ZERO, watch.changed()).await.is_err());
+}
+
 /// The application with one number range, its store and its clock.
 struct Rig {
     verify: Verify,
