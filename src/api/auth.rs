@@ -153,9 +153,10 @@ mod tests {
             trusted_proxies: Vec::new(),
             keys: vec![key(TEST, 0), key(LIVE, 1), key(SWAPPED, 1), key("rp_live_of_a_sandbox", 0)],
             applications: vec![
-                Application { name: "demo".into(), live: false },
-                Application { name: "shop".into(), live: true },
+                Application { name: "demo".into(), ..Application::default() },
+                Application { name: "shop".into(), live: true, ..Application::default() },
             ],
+            ..Access::default()
         }
     }
 

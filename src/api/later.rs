@@ -24,12 +24,11 @@ const fn open(method: &'static str, path: &'static str) -> Endpoint {
     Endpoint { method, path, needs_key: false }
 }
 
-const LATER: [Endpoint; 9] = [
+const LATER: [Endpoint; 8] = [
     keyed("POST", "/v1/verifications/{id}/check"),
     keyed("POST", "/v1/verifications/{id}/next"),
     keyed("GET", "/v1/verifications/{id}/trace"),
     keyed("GET", "/v1/verifications/{id}/receipt"),
-    open("GET", "/v1/client/events"),
     open("POST", "/v1/client/check"),
     open("GET", "/openapi.json"),
     open("GET", "/docs"),

@@ -6,6 +6,7 @@
 
 mod auth;
 mod body;
+mod client;
 mod connection;
 mod create;
 mod crowd;
@@ -18,9 +19,11 @@ pub mod key;
 mod later;
 mod limits;
 mod lists;
+mod long_poll;
 mod observe;
 mod opening;
 mod phone;
+mod prefer;
 mod problem;
 mod query;
 mod remote;
@@ -43,7 +46,7 @@ use axum::http::Uri;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use ipnet::IpNet;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::telemetry::metrics::Metrics;
 use crate::verify::Verify;
@@ -61,6 +64,8 @@ pub struct Access {
     pub applications: Vec<Application>,
     /// Proxies whose word on a client's address counts.
     pub trusted_proxies: Vec<IpNet>,
+    /// Where clients reach the API from outside, without a slash at its end; for URLs in answers.
+    pub public_url: Option<String>,
 }
 
 /// One API key, as its hash.
@@ -98,12 +103,14 @@ pub struct Clock {
 }
 
 /// What the API needs to know about an application.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Application {
     /// Its name, a metric label.
     pub name: String,
     /// Live, not a sandbox: its keys begin `rp_live_`.
     pub live: bool,
+    /// Pages that may follow its verifications, each as a browser's `Origin` header writes it.
+    pub allowed_origins: Vec<String>,
 }
 
 /// What every request shares.
@@ -115,6 +122,15 @@ struct Shared {
     bodies: Semaphore,
     body_deadline: Duration,
     test_calls: TestCalls,
+    tokens: client::Tokens,
+    streams: Arc<client::Streams>,
+    /// Turns true when what waits is to be answered at once.
+    stop: watch::Receiver<bool>,
+}
+
+/// Waits until `stop` turns true or its sender is gone.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    drop(stop.wait_for(|stopped| *stopped).await);
 }
 
 impl Shared {
@@ -123,23 +139,38 @@ impl Shared {
         access: Arc<ArcSwap<Access>>,
         metrics: Metrics,
         clock: Clock,
-        body_deadline: Duration,
         place_call: PlaceCall,
+        client_key: [u8; 32],
+        stop: watch::Receiver<bool>,
     ) -> Self {
-        let bodies = Semaphore::new(body::MAX_AT_ONCE);
-        Self { verify, access, metrics, clock, bodies, body_deadline, test_calls: TestCalls::new(place_call) }
+        Self {
+            verify,
+            access,
+            clock,
+            bodies: Semaphore::new(body::MAX_AT_ONCE),
+            body_deadline: body::DEADLINE,
+            test_calls: TestCalls::new(place_call),
+            tokens: client::Tokens::new(client_key),
+            streams: Arc::new(client::Streams::new(metrics.client_streams.clone())),
+            stop,
+            metrics,
+        }
     }
 }
 
-/// The API as a service for [`server::serve`]. `access` may be replaced while it runs; `place_call` places test calls.
+/// The API as a service for [`server::serve`]. `access` may be replaced while it runs; `place_call` places test calls;
+/// `client_key` seals client tokens. When `stop` turns true, long polls are answered and streams end; give it the one
+/// of [`server::serve`].
 pub fn router(
     verify: Arc<Verify>,
     access: Arc<ArcSwap<Access>>,
     metrics: Metrics,
     clock: Clock,
     place_call: PlaceCall,
+    client_key: [u8; 32],
+    stop: watch::Receiver<bool>,
 ) -> Router {
-    routes(Arc::new(Shared::new(verify, access, metrics, clock, body::DEADLINE, place_call)))
+    routes(Arc::new(Shared::new(verify, access, metrics, clock, place_call, client_key, stop)))
 }
 
 fn routes(shared: Arc<Shared>) -> Router {
@@ -154,7 +185,8 @@ fn routes(shared: Arc<Shared>) -> Router {
         .route(deliveries::ONE, get(deliveries::read))
         .route(deliveries::REPLAY, post(deliveries::replay))
         .route(endpoints::ALL, get(endpoints::list))
-        .route(endpoints::ENABLE, post(endpoints::enable));
+        .route(endpoints::ENABLE, post(endpoints::enable))
+        .route(client::EVENTS, get(client::follow).options(client::preflight));
     later::add_routes(router)
         .fallback(async |uri: Uri| {
             let slash = uri.path().len() > 1 && uri.path().ends_with('/');

@@ -26,6 +26,8 @@ pub(super) enum Code {
     BodyTimeout,
     BodyTooLarge,
     Busy,
+    ClientTokenExpired,
+    ClientTokenInvalid,
     Draining,
     EndpointDisabled,
     EndpointRemoved,
@@ -41,12 +43,14 @@ pub(super) enum Code {
     NotFound,
     NotInThisVersion,
     NumberPoolExhausted,
+    OriginNotAllowed,
     PendingFull,
     PhoneBusy,
     RateLimited,
     SandboxOnly,
     StoreUnavailable,
     TooManyPending,
+    TooManyStreams,
     Unauthorized,
     UnsupportedMediaType,
     VerificationEnded,
@@ -72,7 +76,9 @@ impl Code {
         match self {
             Self::BodyTimeout => ("body_timeout", S::REQUEST_TIMEOUT, "The body did not arrive in time"),
             Self::BodyTooLarge => ("body_too_large", S::PAYLOAD_TOO_LARGE, "The body is too large"),
-            Self::Busy => ("busy", S::SERVICE_UNAVAILABLE, "Too many requests are being read"),
+            Self::Busy => ("busy", S::SERVICE_UNAVAILABLE, "This node has too many requests"),
+            Self::ClientTokenExpired => ("client_token_expired", S::GONE, "The client token has died"),
+            Self::ClientTokenInvalid => ("client_token_invalid", S::UNAUTHORIZED, "A valid client token is needed"),
             Self::Draining => ("draining", S::SERVICE_UNAVAILABLE, "This node is about to stop"),
             Self::EndpointDisabled => ("endpoint_disabled", S::CONFLICT, "The webhook endpoint is disabled"),
             Self::EndpointRemoved => {
@@ -96,6 +102,7 @@ impl Code {
             Self::NumberPoolExhausted => {
                 ("number_pool_exhausted", S::SERVICE_UNAVAILABLE, "The application has no number to call")
             }
+            Self::OriginNotAllowed => ("origin_not_allowed", S::FORBIDDEN, "This page's origin is not allowed"),
             Self::PendingFull => {
                 ("pending_full", S::SERVICE_UNAVAILABLE, "This node holds as many pending verifications as it may")
             }
@@ -105,6 +112,9 @@ impl Code {
             Self::StoreUnavailable => ("store_unavailable", S::SERVICE_UNAVAILABLE, "The store cannot take this now"),
             Self::TooManyPending => {
                 ("too_many_pending", S::TOO_MANY_REQUESTS, "Too many verifications are pending for this phone")
+            }
+            Self::TooManyStreams => {
+                ("too_many_streams", S::TOO_MANY_REQUESTS, "Too many streams of this verification are open")
             }
             Self::Unauthorized => ("unauthorized", S::UNAUTHORIZED, "A valid API key is needed"),
             Self::UnsupportedMediaType => {
@@ -281,6 +291,11 @@ impl From<RequestError> for Problem {
 /// Too many bodies are being read at once.
 pub(super) fn busy() -> Problem {
     Problem::new(Code::Busy, "too many request bodies are being read at once").retry_after(SOON)
+}
+
+/// Too many streams and long polls wait at once.
+pub(super) fn too_many_waits() -> Problem {
+    Problem::new(Code::Busy, "this node has as many streams and long polls open as it takes").retry_after(SOON)
 }
 
 /// The same answer for an unknown, a malformed and another application's id.

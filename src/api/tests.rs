@@ -371,13 +371,15 @@ impl Node {
         let hash = key::hash(KEY);
         let access = Access {
             keys: vec![Key::unrestricted(ApplicationId(0), hash)],
-            applications: vec![Application { name: "demo".into(), live: false }],
-            trusted_proxies: Vec::new(),
+            applications: vec![Application { name: "demo".into(), ..Application::default() }],
+            ..Access::default()
         };
         let metrics = Metrics::new();
         let access = Arc::new(ArcSwap::from_pointee(access));
         let nowhere: PlaceCall = Box::new(|_| Box::pin(async { None }));
-        let shared = Shared::new(untouched(), access, metrics.clone(), CLOCK, Duration::from_millis(300), nowhere);
+        let (_, stop) = watch::channel(false);
+        let mut shared = Shared::new(untouched(), access, metrics.clone(), CLOCK, nowhere, [7; 32], stop);
+        shared.body_deadline = Duration::from_millis(300);
         Self::serving(routes(Arc::new(shared)), metrics, bounds).await
     }
 

@@ -9,11 +9,13 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use super::auth::{Caller, authenticate};
+use super::client::lives;
 use super::create::{BodyFault, parse_create, parse_empty};
 use super::problem::{Code, Problem, no_such_verification};
 use super::query::Parameters;
 use super::scope::Scope;
-use super::{Shared, body, idempotency, limits};
+use super::{Shared, body, idempotency, limits, long_poll, prefer};
+use crate::matcher::client_access::ClientAccess;
 use crate::matcher::verification::VerificationId;
 use crate::verify::request::Answer;
 
@@ -34,7 +36,7 @@ pub(super) async fn create(State(shared): State<Arc<Shared>>, request: Request) 
     })
 }
 
-async fn begin(shared: &Shared, caller: &Caller, request: Request) -> Result<Response, Problem> {
+async fn begin(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Result<Response, Problem> {
     caller.require(Scope::VerificationsWrite)?;
     let (parts, body) = request.into_parts();
     Parameters::new(&parts.uri).finish(&[])?;
@@ -42,8 +44,10 @@ async fn begin(shared: &Shared, caller: &Caller, request: Request) -> Result<Res
     let body = body::read(shared, body).await?;
     let idempotency = idempotency::read(&parts.headers, caller, &parts.method, parts.uri.path(), &body)?;
     let wish = parse_create(&body, caller.live)?;
-    let (verify, application) = (Arc::clone(&shared.verify), caller.application);
-    Ok(shown(to_the_end(async move { verify.create(application, wish, idempotency).await }).await?))
+    let (shared, application) = (Arc::clone(shared), caller.application);
+    let change =
+        async move { shared.verify.create(application, wish, idempotency, |id| client_access(&shared, id)).await };
+    Ok(shown(to_the_end(change).await?))
 }
 
 /// `GET /v1/verifications/{id}`
@@ -52,9 +56,24 @@ pub(super) async fn read(State(shared): State<Arc<Shared>>, request: Request) ->
     caller.require(Scope::VerificationsRead)?;
     Parameters::new(request.uri()).finish(&[])?;
     let id = id_in(request.uri().path()).ok_or_else(no_such_verification)?;
-    let found = shared.verify.verification(caller.application, id).await?;
-    let verification = found.ok_or_else(no_such_verification)?;
-    Ok(json(StatusCode::OK, verification.to_json()))
+    let wait = prefer::wait(request.headers());
+    let application = caller.application;
+    let may_write = caller.require(Scope::VerificationsWrite).is_ok();
+    // Thousands may wait: they keep nothing of their request.
+    drop((request, caller));
+    let (verification, waited) = match wait {
+        Some(wait) => long_poll::read(Arc::clone(&shared), application, id, wait).await?,
+        None => (long_poll::read_now(&shared, application, id).await?, false),
+    };
+    // The token lets its holder act for the user, which a key that only reads may not.
+    let body = if may_write && lives(&verification, shared.verify.now()) {
+        verification.to_json_with(&client_access(&shared, id))
+    } else {
+        verification.to_json()
+    };
+    let mut response = json(StatusCode::OK, body);
+    response.headers_mut().extend(wait.filter(|_| waited).map(prefer::applied));
+    Ok(response)
 }
 
 /// `POST /v1/verifications/{id}/cancel`
@@ -72,6 +91,11 @@ pub(super) async fn cancel(State(shared): State<Arc<Shared>>, request: Request) 
     let idempotency = idempotency::read(&parts.headers, &caller, &parts.method, parts.uri.path(), &body)?;
     let (verify, application) = (Arc::clone(&shared.verify), caller.application);
     Ok(shown(to_the_end(async move { verify.cancel(application, id, idempotency).await }).await?))
+}
+
+/// What the application hands on to its user's browser.
+fn client_access(shared: &Shared, id: VerificationId) -> ClientAccess {
+    shared.tokens.access(id, shared.access.load().public_url.as_deref())
 }
 
 /// Runs a change as a task of its own: a client that leaves drops its request, and a change must not stop half way.

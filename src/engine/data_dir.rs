@@ -5,8 +5,21 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// Bytes of the node's secret: half keys SIP tags, half the index of pairs.
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+/// Bytes of the node's secret.
 const SECRET: usize = 32;
+
+/// What the node's secret is used for, a key for each use.
+pub struct Keys {
+    /// SIP tags: the first half.
+    pub tags: [u8; 16],
+    /// The index of pairs: the second half.
+    pub pairs: [u8; 16],
+    /// Client tokens: derived from all of it.
+    pub client: [u8; 32],
+}
 
 /// Why the directory cannot be used. The operator must act.
 #[derive(Debug, thiserror::Error)]
@@ -64,12 +77,12 @@ impl DataDir {
         self.path.join(name)
     }
 
-    /// The node's secret: for SIP tags and for the index of pairs. Made at the first start and kept, so that tags stay
-    /// what they were after a restart.
+    /// The keys that the node's secret gives. It is made at the first start and kept, so that tags and tokens stay what
+    /// they were after a restart.
     ///
     /// # Errors
     /// `DataDirError::File`, `Secret` and `Random`.
-    pub fn secret(&self) -> Result<([u8; 16], [u8; 16]), DataDirError> {
+    pub fn keys(&self) -> Result<Keys, DataDirError> {
         let path = self.file("node.secret");
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
@@ -81,14 +94,20 @@ impl DataDir {
             }
             Err(source) => return Err(fault(&path, source)),
         };
-        match bytes.split_first_chunk::<16>() {
-            Some((tags, rest)) if bytes.len() == SECRET => {
-                let pairs = rest.first_chunk::<16>().ok_or_else(|| DataDirError::Secret(path.clone()))?;
-                Ok((*tags, *pairs))
+        match (bytes.first_chunk(), bytes.last_chunk()) {
+            (Some(tags), Some(pairs)) if bytes.len() == SECRET => {
+                Ok(Keys { tags: *tags, pairs: *pairs, client: derived(&bytes, b"client token") })
             }
             _ => Err(DataDirError::Secret(path)),
         }
     }
+}
+
+/// A key of its own for one use: it tells nothing of the secret, nor of the key for another use.
+fn derived(secret: &[u8], usage: &[u8]) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes a key of any length");
+    mac.update(usage);
+    mac.finalize().into_bytes().into()
 }
 
 /// Writes a file that only this user may read. It is whole or not there at all, also after a crash.

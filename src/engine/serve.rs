@@ -42,7 +42,7 @@ use crate::transport::TransportError;
 use crate::transport::tcp::{self, BoundListener};
 use crate::transport::udp::{self, BoundSocket, RECEIVE_BUFFER};
 use crate::verify::recent_calls::RecentCalls;
-use crate::verify::settings::Application;
+use crate::verify::settings::{Application, ApplicationId};
 use crate::verify::{Restored, Verify};
 
 /// New deliveries on their way from the writer to the webhook worker; what does not fit is polled from the store.
@@ -206,7 +206,7 @@ impl Node {
         supervisor: Arc<Supervisor>,
     ) -> Result<(Self, Reload), ServeError> {
         let data_dir = Arc::new(DataDir::open(&configuration.data_dir)?);
-        let (tag_key, pair_key) = data_dir.secret()?;
+        let keys = data_dir.keys()?;
         let mut sandbox = sandbox::complete(&mut configuration, &data_dir, &HashMap::new()).await?;
 
         let caps = ceilings::settle(&configuration);
@@ -232,7 +232,7 @@ impl Node {
         let recent = Arc::new(RecentCalls::new(configuration.sip.recent_calls));
         let verify = Verify::new(
             configuration.verify.clone(),
-            pair_key,
+            keys.pairs,
             CLOCK,
             store.clone(),
             Arc::clone(&recent),
@@ -266,7 +266,7 @@ impl Node {
             Peers::new(&configuration.peers),
             verify.clone(),
             recent,
-            HashKey::new(tag_key),
+            HashKey::new(keys.tags),
             Arc::clone(&health),
             &metrics,
         ));
@@ -283,9 +283,15 @@ impl Node {
         let bounds = api_bounds(&configuration.api, caps.api, &access);
         metrics.api_connections_limit.set(i64::try_from(caps.api).unwrap_or(i64::MAX));
         let counts = Counts::of_api(&metrics);
-        let place_call = test_calls::placing(Arc::clone(&shared));
-        let router =
-            api::router(Arc::new(verify.clone()), Arc::clone(&access), metrics.clone(), clock::REQUESTS, place_call);
+        let router = api::router(
+            Arc::new(verify.clone()),
+            Arc::clone(&access),
+            metrics.clone(),
+            clock::REQUESTS,
+            test_calls::placing(Arc::clone(&shared)),
+            keys.client,
+            requests.stop.subscribe(),
+        );
         requests.spawn(|stop| api::server::serve(api, router, stop, bounds, counts));
 
         health.set_started();
@@ -436,10 +442,15 @@ fn api_bounds(settings: &api::settings::Settings, connections: usize, access: &A
 }
 
 pub fn access(configuration: &Configuration) -> Access {
-    let application = |one: &Application| api::Application { name: one.name.clone(), live: one.live };
+    let application = |(place, one): (u16, &Application)| {
+        let origins = configuration.origins.iter().filter(|origin| origin.application == ApplicationId(place));
+        let allowed_origins = origins.map(|origin| origin.text.clone()).collect();
+        api::Application { name: one.name.clone(), live: one.live, allowed_origins }
+    };
     Access {
         keys: configuration.keys.clone(),
-        applications: configuration.verify.applications.iter().map(application).collect(),
+        applications: (0..).zip(&configuration.verify.applications).map(application).collect(),
         trusted_proxies: configuration.api.trusted_proxies.clone(),
+        public_url: configuration.api.public_url.clone(),
     }
 }

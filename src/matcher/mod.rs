@@ -5,6 +5,7 @@
 //! most one.
 
 pub mod boot_time;
+pub mod client_access;
 pub mod deadline;
 pub mod index;
 pub mod pair;

@@ -9,6 +9,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use ulid::Ulid;
 
+use super::client_access::ClientAccess;
 use crate::call::assurance::{Assurance, Reasons};
 use crate::e164::E164;
 
@@ -200,6 +201,14 @@ impl Verification {
         serde_json::to_string(self).expect("a map with text keys always becomes JSON")
     }
 
+    /// As [`Verification::to_json`], with what its end user's browser may have.
+    #[must_use]
+    #[expect(clippy::missing_panics_doc, reason = "a map with text keys always becomes JSON")]
+    pub fn to_json_with(&self, client: &ClientAccess) -> String {
+        serde_json::to_string(&WithClient { verification: self, client })
+            .expect("a map with text keys always becomes JSON")
+    }
+
     /// Writes its fields into an open JSON object, so that an event can add its own beside them.
     ///
     /// # Errors
@@ -233,6 +242,20 @@ impl Serialize for Verification {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         self.serialize_fields(&mut map)?;
+        map.end()
+    }
+}
+
+struct WithClient<'a> {
+    verification: &'a Verification,
+    client: &'a ClientAccess,
+}
+
+impl Serialize for WithClient<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        self.verification.serialize_fields(&mut map)?;
+        map.serialize_entry("client", self.client)?;
         map.end()
     }
 }

@@ -236,7 +236,7 @@ impl Store {
             *time = row::whole_millis(*time);
         }
         let body = body(EventType::Created, verification.created_at, verification, None).into();
-        let answer = create.idempotency.as_ref().map(|_| create.verification.to_json());
+        let answer = create.idempotency.as_ref().map(|_| create.verification.to_json_with(&create.client));
         let work = Work::Create(Box::new(Prepared { create, body, answer }));
         // A creation that is done always leaves its row.
         let done = |answer: Answer| done(answer.and_then(|it| it.verification().ok_or(StepError::RolledBack)));

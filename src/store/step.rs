@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::deliveries::Replayed;
 use crate::call::assurance::Reasons;
+use crate::matcher::client_access::ClientAccess;
 use crate::matcher::verification::{Status, Verification, VerificationId};
 use crate::outbox::delivery::{DeliveryId, EndpointId};
 use crate::outbox::event::{CallFacts, EventId, EventType};
@@ -35,6 +36,8 @@ pub struct Create {
     pub event: EventId,
     /// Kept with it, so that a repeated request finds the answer.
     pub idempotency: Option<IdempotencyRecord>,
+    /// What the answer shows besides the verification.
+    pub client: ClientAccess,
     /// A verification that ends for this one, if it is still pending.
     pub replaces: Option<End>,
 }
@@ -100,7 +103,8 @@ pub struct Tried {
     pub next_at: Option<SystemTime>,
 }
 
-/// What a repeated request must be answered with. The body is the verification as the step leaves it.
+/// What a repeated request must be answered with. The body is the verification as the step leaves it, a creation's with
+/// its `client`.
 #[derive(Debug, Clone)]
 pub struct IdempotencyRecord {
     /// Name of the application.

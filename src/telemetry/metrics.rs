@@ -70,6 +70,12 @@ pub struct Metrics {
     pub api_connections_refused: IntCounterVec,
     /// Connections to the API that this side ended, by reason.
     pub api_connections_closed: IntCounterVec,
+    /// Streams open to end users.
+    pub client_streams: IntGauge,
+    /// Long polls that wait.
+    pub long_polls: IntGauge,
+    /// Streams and long polls that found no place, by kind and by what was full.
+    pub waits_refused: IntCounterVec,
     /// Webhook attempts, by application and result.
     pub webhook_attempts: IntCounterVec,
     /// Endpoints that were disabled, by application and reason.
@@ -200,6 +206,14 @@ impl Metrics {
                 "api_connections_closed_total",
                 "Connections to the API that the node ended",
                 &["reason"],
+            ),
+            client_streams: gauge(r, "client_streams", "Streams open to end users"),
+            long_polls: gauge(r, "long_polls", "Long polls that wait"),
+            waits_refused: counter_vec(
+                r,
+                "waits_refused_total",
+                "Streams and long polls that found no place",
+                &["kind", "full"],
             ),
             webhook_attempts: counter_vec(r, "webhook_attempts_total", "Webhook attempts", &["application", "result"]),
             webhook_disabled: counter_vec(

@@ -17,6 +17,7 @@ use super::{Core, Verify, script};
 use crate::call::assurance::{Reason, Reasons};
 use crate::e164::E164;
 use crate::matcher::boot_time::BootTime;
+use crate::matcher::client_access::ClientAccess;
 use crate::matcher::index::EndMet;
 use crate::matcher::pair::{PairKey, Pending};
 use crate::matcher::verification::{Status, Verification, VerificationId};
@@ -36,12 +37,14 @@ struct Superseded {
 }
 
 impl Verify {
-    /// Begins a verification. The pair is durable when this returns, and can match from then on.
+    /// Begins a verification. The pair is durable when this returns, and can match from then on. `client` makes what
+    /// the answer shows for the end user's browser.
     pub async fn create(
         &self,
         application: ApplicationId,
         wish: NewVerification,
         idempotency: Option<Idempotency>,
+        client: impl FnOnce(VerificationId) -> ClientAccess + Send,
     ) -> Result<Answer, CreateError> {
         let core = &self.core;
         if let Some(retry_after) = core.health.retry_after((core.clock.boot)().since(BootTime::default())) {
@@ -86,6 +89,7 @@ impl Verify {
                 return Err(error);
             }
         };
+        let client = client(id);
         let now = (core.clock.utc)();
         let deadline = (core.clock.boot)().plus(ttl);
         let (application, live, generation) = (application.0, settings.live, current.generation.0);
@@ -115,6 +119,7 @@ impl Verify {
         let step = Create {
             idempotency: turn.as_ref().map(|turn| turn.record(&settings.name, 201)),
             event: EventId(Ulid::generate()),
+            client: client.clone(),
             replaces: superseded.as_ref().map(|old| End {
                 verification: old.pending.id,
                 status: Status::Canceled,
@@ -135,7 +140,7 @@ impl Verify {
         });
         let verification =
             answer.await.map_err(|_| RequestError::Unavailable)?.map_err(|_| RequestError::Unavailable)?;
-        let body = verification.to_json();
+        let body = verification.to_json_with(&client);
         Ok(Answer { id, status: 201, body, replayed: false, limits })
     }
 }

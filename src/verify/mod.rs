@@ -25,7 +25,7 @@ mod take_call;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::sync::Notify;
@@ -121,6 +121,20 @@ impl Verify {
         let core = &self.core;
         let row = core.store.verification(id).await.map_err(|error| idempotency::unavailable(&error))?;
         Ok(row.filter(|row| row.application == core.current.load().settings.application(application).name))
+    }
+
+    /// Reads a verification for whoever holds its client token; the row names the application.
+    ///
+    /// # Errors
+    /// `RequestError::Unavailable`.
+    pub async fn verification_of_client(&self, id: VerificationId) -> Result<Option<Verification>, RequestError> {
+        self.core.store.verification(id).await.map_err(|error| idempotency::unavailable(&error))
+    }
+
+    /// The time of day by the node's clock, UTC.
+    #[must_use]
+    pub fn now(&self) -> SystemTime {
+        (self.core.clock.utc)()
     }
 
     /// Makes other settings ready to be put in force. Places of applications and trunks must mean what they meant

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-pub use crate::call::assurance::{Assurance, Reasons};
+pub use crate::call::assurance::{Assurance, Reason, Reasons};
 use crate::e164::E164;
 use crate::matcher::verification::{Consent, Purpose, Status, VerificationId};
 

@@ -8,13 +8,14 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::claims::{Notify, Outcome};
-use super::request::{CancelError, CreateError, NewVerification};
+use super::request::{CancelError, CreateError, Idempotency, NewVerification};
 use super::script::{Script, ScriptedCall};
 use super::settings::{Application, Limits, NumberRange, Numbers};
 use super::*;
 use crate::call::assurance::{Assurance, Reason, Reasons};
 use crate::call::event::{CallEvent, CallKey, CallerSource, Presentation, TrunkId};
 use crate::matcher::boot_time::BootTime;
+use crate::matcher::client_access::ClientAccess;
 use crate::matcher::verification::Status;
 use crate::outbox::delivery::{Due, EndpointId, Subscription, Subscriptions};
 use crate::outbox::event::EventType;
@@ -367,6 +368,17 @@ async fn a_late_call_wakes_nobody_for_the_record_stays() {
     assert!(timeout(Duration::ZERO, watch.changed()).await.is_err());
 }
 
+#[tokio::test]
+async fn an_answer_that_is_repeated_has_the_client_of_the_first() {
+    let rig = Rig::new(clock!(), 1);
+    let key = || Some(Idempotency { scope: "k".into(), key: "1".into(), fingerprint: [1; 32] });
+    let first = within(rig.verify.create(DEMO, wish(), key(), client)).await.unwrap();
+    assert!(first.body.contains(r#""client":{"token":"rpc_"#), "{}", first.body);
+    let other = |_| ClientAccess { token: "rpc_other".to_owned(), events_url: "/other".to_owned() };
+    let again = within(rig.verify.create(DEMO, wish(), key(), other)).await.unwrap();
+    assert_eq!((again.body, again.replayed), (first.body, true));
+}
+
 /// The application with one number range, its store and its clock.
 struct Rig {
     verify: Verify,
@@ -400,7 +412,7 @@ impl Rig {
     }
 
     async fn create(&self, wish: NewVerification) -> Result<VerificationId, CreateError> {
-        Ok(within(self.verify.create(DEMO, wish, None)).await?.id)
+        Ok(within(self.verify.create(DEMO, wish, None, client)).await?.id)
     }
 
     async fn get(&self, id: VerificationId) -> Verification {
@@ -499,6 +511,10 @@ fn wish() -> NewVerification {
         client_device_id: None,
         replaces: None,
     }
+}
+
+fn client(id: VerificationId) -> ClientAccess {
+    ClientAccess { token: format!("rpc_{}", id.0), events_url: format!("/events/{}", id.0) }
 }
 
 fn call(key: u64) -> CallEvent {

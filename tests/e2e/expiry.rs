@@ -111,7 +111,7 @@ impl Scene {
 }
 
 /// Lets a window have ended so many seconds ago.
-fn end_window(node: &Node, created: &Created, seconds_ago: i64) {
+pub fn end_window(node: &Node, created: &Created, seconds_ago: i64) {
     let sql = "UPDATE verifications SET expires_at = 1000 * (unixepoch() - ?2) WHERE id = ?1 AND status = 'pending'";
     assert_eq!(node.database().execute(sql, (&created.id, seconds_ago)).unwrap(), 1);
 }

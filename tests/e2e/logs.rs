@@ -12,6 +12,7 @@ use crate::config::{Config, SECRET, application, key, phone, webhook};
 use crate::http::Api;
 use crate::node::Node;
 use crate::receiver::{Receiver, Reply};
+use crate::sse;
 use crate::wait::within;
 
 #[tokio::test]
@@ -31,6 +32,7 @@ async fn neither_numbers_nor_keys_nor_secrets_are_printed_even_at_trace() {
         let fields = json!({"phone": phone, "reference": "r", "client": {"ip": "192.0.2.1"}});
         if index < 15 {
             let created = node.api().create_with(&fields).await;
+            secrets.push(follow(&node, &created.id).await);
             let mut invite = Request::invite(&phone, &created.number);
             match index % 5 {
                 0 => {}
@@ -82,6 +84,19 @@ async fn neither_numbers_nor_keys_nor_secrets_are_printed_even_at_trace() {
             panic!("{secret} is printed: {}", printed[start..].lines().next().unwrap_or_default());
         }
     }
+}
+
+/// Opens a stream with the verification's client token, once rightly and once wrongly; gives the token.
+async fn follow(node: &Node, id: &str) -> String {
+    let token = node.api().verification(id).await["client"]["token"].as_str().unwrap().to_owned();
+    for (query, status) in [(format!("token={token}"), 200), (format!("token={token}&x=1"), 422)] {
+        let url = format!("/v1/client/events?{query}");
+        assert_eq!(sse::open(node.api, &url, &[]).await.status, status);
+    }
+    let forged = format!("{token}x");
+    let refused = sse::open(node.api, &format!("/v1/client/events?token={forged}"), &[]).await;
+    assert_eq!(refused.status, 401);
+    token
 }
 
 /// A Saudi number without its country code: in every way of writing it.

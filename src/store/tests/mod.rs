@@ -19,6 +19,7 @@ use ulid::Ulid;
 use super::*;
 use crate::call::assurance::{Assurance, Reason, Reasons};
 use crate::call::event::{CallEvent, CallKey, CallRecordId, CallerSource, Presentation, TrunkId};
+use crate::matcher::client_access::ClientAccess;
 use crate::matcher::verification::Status;
 use crate::outbox::delivery::Subscription;
 use crate::outbox::event::{CallFacts, EventId};
@@ -208,7 +209,8 @@ fn create(n: u64) -> Create {
         ended_at: None,
         sequence: 0,
     };
-    Create { verification, event: EventId(Ulid(n.into())), idempotency: None, replaces: None }
+    let client = ClientAccess { token: "rpc_1".to_owned(), events_url: "/rpc_1".to_owned() };
+    Create { verification, event: EventId(Ulid(n.into())), idempotency: None, client, replaces: None }
 }
 
 fn claim(id: VerificationId, n: u64) -> Claim {

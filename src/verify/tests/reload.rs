@@ -110,7 +110,8 @@ async fn what_was_being_created_while_its_application_went_is_canceled() {
     for round in 0..40u64 {
         let phone = E164::from_u64(966_500_100_000 + round).unwrap();
         let verify = rig.verify.clone();
-        let create = tokio::spawn(async move { verify.create(DEMO, NewVerification { phone, ..wish() }, None).await });
+        let create =
+            tokio::spawn(async move { verify.create(DEMO, NewVerification { phone, ..wish() }, None, client).await });
         for _ in 0..round % 20 {
             tokio::task::yield_now().await;
         }
