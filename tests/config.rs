@@ -239,6 +239,8 @@ fn what_only_a_restart_changes_is_told_all_at_once_with_its_place() {
         .replace("# workers       = 0", "workers       = 77")
         .replace("# recent_calls  = 1048576", "recent_calls  = 2048")
         .replace("127.0.0.1:8080", "127.0.0.1:8081")
+        .replace("# connections             = 16384", "connections             = 32")
+        .replace("# connections_per_address = 1024 ", "connections_per_address = 0 ")
         .replace("127.0.0.1:9090", "127.0.0.1:9091");
     let errors = reparse(&changed, "config.toml", &env, &running).unwrap_err();
     let shown = errors.to_string();
@@ -250,16 +252,18 @@ fn what_only_a_restart_changes_is_told_all_at_once_with_its_place() {
         ("sip.workers", &running.sip.workers.to_string(), "= 77"),
         ("sip.recent_calls", "1048576", "= 2048"),
         ("api.listen", "\"127.0.0.1:8080\"", "8081"),
+        ("api.connections", "16384", "= 32"),
+        ("api.connections_per_address", "1024", "connections_per_address = 0"),
         ("admin.listen", "\"127.0.0.1:9090\"", "9091"),
     ] {
         let told = shown.lines().find(|told| told.contains(key)).unwrap_or_else(|| panic!("{key}: {shown}"));
         let begin = format!("config.toml:{}:", line(changed));
         assert!(told.starts_with(&begin) && told.contains(&format!("`{key}` was {was}")), "{told}");
     }
-    assert_eq!(errors.faults().len(), 7, "{shown}");
+    assert_eq!(errors.faults().len(), 9, "{shown}");
     // Other faults are told beside them.
     let broken = changed.replace("country = \"SA\"", "country = \"XX\"");
-    assert_eq!(reparse(&broken, "config.toml", &env, &running).unwrap_err().faults().len(), 8);
+    assert_eq!(reparse(&broken, "config.toml", &env, &running).unwrap_err().faults().len(), 10);
     // A key that is taken out is a change as well, and is told at its section.
     let without = SHIPPED.replace("listen = \"127.0.0.1:8080\"", "# listen = \"127.0.0.1:8080\"");
     let other = read(&SHIPPED.replace(":8080", ":8085")).unwrap();
@@ -306,15 +310,19 @@ fn certificate_and_key_are_read_beside_the_file_and_checked() {
     write("cert.pem", &mine.cert.pem());
     write("key.pem", &mine.signing_key.serialize_pem());
     write("other.pem", &other.signing_key.serialize_pem());
+    write("other-cert.pem", &other.cert.pem());
     write("empty.pem", "\n");
     let file = directory.path().join("config.toml").to_str().unwrap().to_owned();
-    let told = |tls: &str| {
-        let text = SHIPPED.replace("listen = \"127.0.0.1:8080\"", &format!("listen = \"0.0.0.0:8080\"\ntls = {tls}"));
-        parse(&text, &file, &env).map_err(|errors| errors.to_string())
-    };
+    let with =
+        |tls: &str| SHIPPED.replace("listen = \"127.0.0.1:8080\"", &format!("listen = \"0.0.0.0:8080\"\ntls = {tls}"));
+    let told = |tls: &str| parse(&with(tls), &file, &env).map_err(|errors| errors.to_string());
     let configuration = told(r#"{ cert = "cert.pem", key = "key.pem" }"#).unwrap();
     let end = configuration.api.tls.as_ref().unwrap().identity.expires();
     assert!(warnings(&configuration, UNIX_EPOCH).is_empty(), "with TLS it may listen everywhere");
+    let renewed = reparse(&with(r#"{ cert = "other-cert.pem", key = "other.pem" }"#), &file, &env, &configuration);
+    assert!(renewed.is_ok(), "another certificate is taken by a reload: {renewed:?}");
+    let plain = reparse(SHIPPED, &file, &env, &configuration).unwrap_err().to_string();
+    assert!(plain.contains("`api.tls` was there when"), "{plain}");
     let [expired] = &warnings(&configuration, end)[..] else { panic!("one warning") };
     assert!(expired.contains("certificate in `cert.pem` expired"), "{expired}");
     assert!(effective(&configuration).contains("tls = { cert = \"cert.pem\", key = \"key.pem\" }"));

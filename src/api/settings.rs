@@ -28,6 +28,8 @@ pub struct TlsFiles {
     pub cert: PathBuf,
     /// PEM file with the private key.
     pub key: PathBuf,
+    /// What relative paths are relative to.
+    pub directory: PathBuf,
     /// Both, read and checked.
     pub identity: Identity,
 }

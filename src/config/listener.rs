@@ -176,12 +176,26 @@ fn api(section: &Section<'_>) -> Option<Settings> {
         read.into_iter().collect::<Option<Vec<_>>>().filter(|_| list.whole)
     });
     let connections = section.integer("connections", 16..=1_000_000);
+    let place = connections.place(&section.span);
+    let connections = connections.or(CONNECTIONS).map(|count| count as usize);
+    if let Some(connections) = &connections {
+        section.stays(&place, "api.connections", connections, |running| {
+            (running.api.connections, running.api.connections.to_string())
+        });
+    }
     let per_address = section.integer("connections_per_address", 0..=1_000_000);
+    let place = per_address.place(&section.span);
+    let per_address = per_address.or(CONNECTIONS_PER_ADDRESS).map(|cap| (cap > 0).then_some(cap as usize));
+    if let Some(per_address) = &per_address {
+        section.stays(&place, "api.connections_per_address", per_address, |running| {
+            let was = running.api.connections_per_address;
+            (was, was.unwrap_or(0).to_string())
+        });
+    }
     let (public_url, proxies) = (public_url.or(None), proxies.or(Vec::new()));
-    let (connections, per_address) = (connections.or(CONNECTIONS), per_address.or(CONNECTIONS_PER_ADDRESS));
     Some(Settings {
-        connections: connections? as usize,
-        connections_per_address: per_address.map(|cap| (cap > 0).then_some(cap as usize))?,
+        connections: connections?,
+        connections_per_address: per_address?,
         trusted_proxies: proxies?,
         public_url: public_url?,
         tls: tls?,
@@ -191,10 +205,17 @@ fn api(section: &Section<'_>) -> Option<Settings> {
 /// `Some(None)` is no TLS, `None` a fault.
 #[allow(clippy::option_option, reason = "no TLS and a broken one are two things")]
 fn tls(api: &Section<'_>) -> Option<Option<TlsFiles>> {
-    if api.lacks("tls") {
+    let speaks = !api.lacks("tls");
+    let section = api.table("tls", &TLS);
+    let place = if speaks { &section.span } else { &api.span };
+    // Another certificate is no change that a client has to hear of; another protocol on the port is.
+    api.stays(place, "api.tls", &speaks, |running| {
+        let spoke = running.api.tls.is_some();
+        (spoke, if spoke { "there" } else { "not there" }.to_owned())
+    });
+    if !speaks {
         return Some(None);
     }
-    let section = api.table("tls", &TLS);
     let file = |key| {
         let mut place = section.span.clone();
         let read = section.text(key).and_then(|path, span| {
@@ -207,7 +228,10 @@ fn tls(api: &Section<'_>) -> Option<Option<TlsFiles>> {
     let (cert, key) = (file("cert"), file("key"));
     let ((cert, chain, cert_span), (key, secret, key_span)) = cert.zip(key)?;
     match Identity::read(chain.expose_secret().as_bytes(), secret.expose_secret().as_bytes()) {
-        Ok(identity) => Some(Some(TlsFiles { cert: cert.into(), key: key.into(), identity })),
+        Ok(identity) => {
+            let directory = section.secrets().directory.clone();
+            Some(Some(TlsFiles { cert: cert.into(), key: key.into(), directory, identity }))
+        }
         Err(fault) => {
             let (path, span) = if fault.is_of_certificate() { (cert, cert_span) } else { (key, key_span) };
             section.tell(&span, Fault::Identity { path: Quoted::new(path), fault });

@@ -2,9 +2,15 @@
 
 use super::ceilings::{self, Wish};
 use super::clock;
+use crate::api::settings::TlsFiles;
 use crate::config::{self, Configuration, SipListener, SipTransport};
-use crate::doctor::{Listener, Settings, Transport, Webhook};
+use crate::doctor::{CertificateFiles, Listener, Settings, Transport, Webhook};
 use crate::webhook::settings::Endpoint;
+
+fn certificate(files: &TlsFiles) -> CertificateFiles {
+    let TlsFiles { cert, key, directory, identity: _ } = files;
+    CertificateFiles { name: "api", certificate: directory.join(cert), key: directory.join(key) }
+}
 
 /// The part of `configuration` that the doctor looks at.
 #[must_use]
@@ -31,6 +37,6 @@ pub fn examined(configuration: &Configuration) -> Settings {
         descriptors: Wish::of(configuration).total(),
         memory: ceilings::memory_needed(configuration),
         webhooks: configuration.webhooks.iter().map(webhook).collect(),
-        certificates: Vec::new(),
+        certificates: configuration.api.tls.iter().map(certificate).collect(),
     }
 }

@@ -23,6 +23,7 @@ use super::sip_answer::SipShared;
 use super::webhooks::Webhooks;
 use crate::admin;
 use crate::api::Access;
+use crate::api::tls::Tls;
 use crate::config::{self, ConfigErrors, Configuration};
 use crate::outbox::delivery::EndpointId;
 use crate::store::Store;
@@ -40,6 +41,8 @@ pub struct Reload {
     pub verify: Verify,
     pub shared: Arc<SipShared>,
     pub access: Arc<ArcSwap<Access>>,
+    /// What the API's listener speaks; none where that is plain HTTP.
+    pub tls: Option<Tls>,
     pub admin_token: Arc<admin::Token>,
     pub store: Store,
     pub receivers: Receivers,
@@ -130,6 +133,9 @@ impl Reload {
         let endpoints = configuration.webhooks.iter().map(|one| one.id.clone()).collect();
         self.webhooks.replace(std::mem::take(&mut configuration.webhooks));
         self.access.store(Arc::new(access(&configuration)));
+        if let (Some(tls), Some(files)) = (&self.tls, &configuration.api.tls) {
+            tls.replace(&files.identity);
+        }
         self.admin_token.replace(configuration.admin_token.as_ref());
         self.store.set_retention(configuration.retention);
 

@@ -280,7 +280,8 @@ impl Node {
         rest.spawn(|stop| test_calls::run_scripts(calling, scripts, stop));
         let mut requests = Part::new();
         let access = Arc::new(ArcSwap::from_pointee(access(&configuration)));
-        let bounds = api_bounds(&configuration.api, caps.api, &access);
+        let tls = configuration.api.tls.as_ref().map(|files| Tls::new(&files.identity));
+        let bounds = api_bounds(&configuration.api, caps.api, &access, tls.clone());
         metrics.api_connections_limit.set(i64::try_from(caps.api).unwrap_or(i64::MAX));
         let counts = Counts::of_api(&metrics);
         let router = api::router(
@@ -304,6 +305,7 @@ impl Node {
             verify,
             shared,
             access,
+            tls,
             admin_token,
             store: store.clone(),
             receivers,
@@ -431,12 +433,17 @@ fn local(listener: &TcpListener) -> SocketAddr {
     listener.local_addr().unwrap_or_else(|_| (Ipv4Addr::UNSPECIFIED, 0).into())
 }
 
-fn api_bounds(settings: &api::settings::Settings, connections: usize, access: &Arc<ArcSwap<Access>>) -> Bounds {
+fn api_bounds(
+    settings: &api::settings::Settings,
+    connections: usize,
+    access: &Arc<ArcSwap<Access>>,
+    tls: Option<Tls>,
+) -> Bounds {
     Bounds {
         connections,
         connections_per_address: settings.connections_per_address,
         access: Some(Arc::clone(access)),
-        tls: settings.tls.as_ref().map(|files| Tls::new(&files.identity)),
+        tls,
         ..Bounds::default()
     }
 }

@@ -371,7 +371,7 @@ impl Node {
     }
 
     /// Has it read its configuration, which is a good one.
-    async fn reload_ok(&self) {
+    pub async fn reload_ok(&self) {
         self.reload(&self.config.text(&[]), "ok").await;
     }
 }

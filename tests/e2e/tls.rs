@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -18,7 +18,7 @@ use crate::config::{Config, key, phone};
 use crate::http::get;
 use crate::node::{Node, serve};
 use crate::receiver::Receiver;
-use crate::wait::within;
+use crate::wait::{until, within};
 
 #[tokio::test]
 async fn an_https_listener_serves_both_versions_of_http() {
@@ -44,6 +44,36 @@ async fn an_https_listener_serves_both_versions_of_http() {
     let plain = get(node.api, "/v1/verifications").await;
     assert_eq!((plain.status, plain.text().as_str()), (400, "this port speaks TLS; use https://\n"));
     assert_eq!(node.metric("ringproof_api_connections_closed_total", &["plain_http"]).await, 1);
+}
+
+#[tokio::test]
+async fn a_reload_puts_a_renewed_certificate_in_force_and_refuses_a_broken_one() {
+    let receiver = Receiver::start().await;
+    let pair = || rcgen::generate_simple_self_signed(vec!["verify.example".to_owned()]).unwrap();
+    let (old, new) = (pair(), pair());
+    let api = "tls = { cert = \"cert.pem\", key = \"key.pem\" }".to_owned();
+    let node = Node::start_with(Config { api, ..Config::new(&receiver.url()) }, |directory| {
+        fs::write(directory.join("cert.pem"), old.cert.pem()).unwrap();
+        fs::write(directory.join("key.pem"), old.signing_key.serialize_pem()).unwrap();
+        serve(directory)
+    })
+    .await;
+    let trusting = |made: &CertificateDer<'static>| {
+        let mut roots = RootCertStore::empty();
+        roots.add(made.clone()).unwrap();
+        roots
+    };
+    let created = within("an answer", Box::pin(create(node.api, trusting(old.cert.der()), "h2", &phone(1)))).await;
+    assert_eq!(created.0, 201);
+    // The key alone does not fit.
+    fs::write(node.directory().join("key.pem"), new.signing_key.serialize_pem()).unwrap();
+    node.process.signal("HUP");
+    until("a refused reload", async || node.printed().contains("does not fit the first certificate").then_some(()))
+        .await;
+    fs::write(node.directory().join("cert.pem"), new.cert.pem()).unwrap();
+    node.reload_ok().await;
+    let created = within("an answer", Box::pin(create(node.api, trusting(new.cert.der()), "h2", &phone(2)))).await;
+    assert_eq!(created.0, 201);
 }
 
 async fn create(address: SocketAddr, roots: RootCertStore, protocol: &str, phone: &str) -> (u16, Value) {
