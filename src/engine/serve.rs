@@ -200,6 +200,7 @@ impl Part {
 }
 
 impl Node {
+    #[expect(clippy::too_many_lines, reason = "one order, told in one place")]
     async fn start(
         file: &Path,
         mut configuration: Configuration,

@@ -81,16 +81,15 @@ impl Writer {
             }
         };
         match self.commit() {
-            Ok(()) => match moved {
-                Some(moved) => {
+            Ok(()) => {
+                if let Some(moved) = moved {
                     self.metrics.webhook_backlog.add(moved);
                     self.queue.push_sweep();
-                }
-                None => {
+                } else {
                     self.read_disabled();
                     self.tell_orphaned(&subscriptions);
                 }
-            },
+            }
             Err(Fault::Unknown(fault)) => {
                 self.fail(&fault);
                 self.settle(Vec::new());

@@ -231,12 +231,11 @@ impl Writer {
     /// not be sent again only because the disk was full.
     fn undo(&mut self, batch: Vec<Step>) {
         for step in batch {
-            match step.work {
-                Work::Tried(_) => self.keep(step),
-                _ => {
-                    self.metrics.store_failures.with_label_values(&["rolled_back"]).inc();
-                    self.tell(step, Err(StepError::RolledBack));
-                }
+            if let Work::Tried(_) = step.work {
+                self.keep(step);
+            } else {
+                self.metrics.store_failures.with_label_values(&["rolled_back"]).inc();
+                self.tell(step, Err(StepError::RolledBack));
             }
         }
     }

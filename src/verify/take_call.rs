@@ -107,8 +107,8 @@ impl Core {
         };
         let key = self.pair(caller, dialled);
         // A test call may come for every number of its application.
-        let served = current.served(dialled, event.trunk, now).map(|newest| newest.0);
-        let Some(newest) = served.or(event.only.map(|_| u32::MAX)) else {
+        let by_trunk = current.served(dialled, event.trunk, now).map(|newest| newest.0);
+        let Some(newest) = by_trunk.or(event.only.map(|_| u32::MAX)) else {
             let refused = refused(CallOutcome::WrongTrunk);
             let reasons = Reasons::of(Reason::WrongTrunk);
             return match self.matcher.pending(key, now, None) {
