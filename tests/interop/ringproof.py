@@ -85,12 +85,12 @@ class Node:
     """One ringproof on a configuration of its own, with one trunk, 100 numbers and one sandbox application.
 
     `webhook_lines` are more settings of the webhook, `more_webhooks` pairs of an address and such lines, `application`
-    holds more of the application's settings. Ports are chosen once, so a node that is killed and started again is
+    holds more of the application's settings, `sip` of `[sip]`. Ports are chosen once, so a node that is killed and started again is
     found at the same place.
     """
 
     def __init__(
-        self, webhook_url, webhook_secrets, reject=486, webhook_lines="", more_webhooks=(), application=""
+        self, webhook_url, webhook_secrets, reject=486, webhook_lines="", more_webhooks=(), application="", sip=""
     ):
         self.binary = Path(os.environ.get("RINGPROOF_BIN", ROOT / "target" / "release" / "ringproof"))
         check(self.binary.exists(), f"no binary at {self.binary}: build it, or name it in RINGPROOF_BIN")
@@ -102,7 +102,7 @@ class Node:
         self.admin = ("127.0.0.1", free_port(socket.SOCK_STREAM))
         self.config = self.directory / "config.toml"
         webhooks = [(webhook_url, webhook_lines), *more_webhooks]
-        self.config.write_text(self._config(webhooks, webhook_secrets, reject, application))
+        self.config.write_text(self._config(webhooks, webhook_secrets, reject, application, sip))
         self.process = None
         self.keep = False
 
@@ -113,7 +113,7 @@ class Node:
         written.replace(self.config)
         self.process.send_signal(signal.SIGHUP)
 
-    def _config(self, webhooks, webhook_secrets, reject, application):
+    def _config(self, webhooks, webhook_secrets, reject, application, sip):
         key = hashlib.sha256(self.key.encode()).hexdigest()
         secret_list = ", ".join(f'"{secret}"' for secret in webhook_secrets)
         webhook_sections = "\n".join(
@@ -127,6 +127,7 @@ data_dir = "{self.data_dir}"
 [sip]
 listen = ["udp://{self.sip[0]}:{self.sip[1]}", "tcp://{self.sip[0]}:{self.sip[1]}"]
 drain_seconds = 1
+{sip}
 
 [[trunk]]
 name = "local"

@@ -176,7 +176,9 @@ def main():
     check(most >= needed, f"{needed} open files are needed, the system allows {most}")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(needed, 4096), most))
     secret = webhook_secret()
-    with Receiver([secret]) as receiver, Node(receiver.url, [secret]) as node:
+    # Few for SIP, so that a limit of 20,000 open files does for 10,000 that wait.
+    sip = "tcp = { connections = 64 }"
+    with Receiver([secret]) as receiver, Node(receiver.url, [secret], sip=sip) as node:
         node.start()
         asyncio.run(run(node, options))
         check(node.stop() == 0, "ringproof did not end with 0 on SIGTERM")
