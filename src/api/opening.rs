@@ -1,7 +1,7 @@
 //! The first bytes of a connection, which must come in time.
 //!
-//! The connection is HTTP/2 if it begins with that version's preface (RFC 9113 3.4), else HTTP/1.1. Until that is known
-//! neither version's own deadlines run, so a silent peer would hold its place for ever.
+//! An HTTP/2 connection begins with a preface (RFC 9113 3.4), and no deadline of that version runs until it is there;
+//! nor does one of HTTP/1.1 where it is not known yet which of them begins. A silent peer would hold its place for ever.
 
 use std::io;
 use std::pin::Pin;

@@ -56,6 +56,14 @@ async fn every_wrong_parameter_is_told_with_an_example_that_is_accepted() {
         ("/v1/events", "type=verified", "invalid", "type=verification.verified"),
         ("/v1/events", "limit=1000", "invalid", "limit=20"),
         ("/v1/events", "after=1", "invalid", "after=evt_"),
+        ("/v1/deliveries", "state=x", "invalid", "delivered"),
+        ("/v1/deliveries", "endpoint=x", "invalid", "whe_"),
+        ("/v1/deliveries", "event=x", "invalid", "evt_"),
+        ("/v1/deliveries", "created_after=x", "invalid", "2026-01-31T08:00:00Z"),
+        ("/v1/deliveries", "limit=0", "invalid", "limit=20"),
+        ("/v1/deliveries", "after=x", "invalid", "dlv_"),
+        ("/v1/deliveries", "since=x", "unknown_parameter", "takes state, endpoint"),
+        ("/v1/endpoints", "limit=1", "unknown_parameter", "takes no query parameter"),
         ("/v1/events", "since=x", "unknown_parameter", "takes type, limit, after"),
     ];
     for (path, query, code, example) in cases {

@@ -39,12 +39,14 @@ async fn each_endpoint_asks_for_its_scope() {
         ("writes", "scopes = [\"verifications:write\"]"),
         ("reads", "scopes = [\"verifications:read\"]"),
         ("calls", "scopes = [\"calls:read\"]"),
+        ("replays", "scopes = [\"deliveries:write\"]"),
+        ("tests", "scopes = [\"test:write\"]"),
     ];
     let (_receiver, node) = node(&keys, "").await;
     let of = |name: &str| node.api_of(&key(name));
     let created = of("writes").create(&phone(1)).await;
     let one = format!("/v1/verifications/{}", created.id);
-    for path in [one.as_str(), "/v1/verifications", "/v1/events"] {
+    for path in [one.as_str(), "/v1/verifications", "/v1/events", "/v1/deliveries", "/v1/endpoints"] {
         assert_eq!(of("reads").get(path).await.status, 200, "{path}");
         lacks(&of("writes").get(path).await, "verifications:read");
         lacks(&of("calls").get(path).await, "verifications:read");
@@ -54,6 +56,14 @@ async fn each_endpoint_asks_for_its_scope() {
     lacks(&of("reads").ask(&json!({"phone": phone(2)})).await, "verifications:write");
     lacks(&of("reads").cancel(&created.id).await, "verifications:write");
     assert_eq!(of("writes").cancel(&created.id).await.status, 200);
+    for (path, scope, holder) in [
+        ("/v1/deliveries/dlv_00000000000G1/replay", "deliveries:write", "replays"),
+        ("/v1/endpoints/whe_7JD7Z3W5K8Q2M4N6P8R0S2T4VA/enable", "deliveries:write", "replays"),
+        ("/v1/test/calls", "test:write", "tests"),
+    ] {
+        lacks(&of("writes").post(path, &json!({})).await, scope);
+        assert_ne!(of(holder).post(path, &json!({})).await.status, 403, "{path}");
+    }
     let refused = node.metric("ringproof_creates_refused_total", &["insufficient_scope"]).await;
     assert_eq!(refused, 1);
 }

@@ -43,7 +43,10 @@ async fn an_https_listener_serves_both_versions_of_http() {
     }
     let plain = get(node.api, "/v1/verifications").await;
     assert_eq!((plain.status, plain.text().as_str()), (400, "this port speaks TLS; use https://\n"));
-    assert_eq!(node.metric("ringproof_api_connections_closed_total", &["plain_http"]).await, 1);
+    until("a connection that is counted", async || {
+        (node.metric("ringproof_api_connections_closed_total", &["plain_http"]).await == 1).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
