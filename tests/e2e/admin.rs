@@ -38,7 +38,7 @@ async fn metrics_count_what_happened_and_name_nobody() {
     assert_eq!(count("invite_to_reply_seconds_count", &[]).await, 1);
     assert!(count("sip_batch_seconds_count", &[]).await >= 1);
     assert!(count("api_request_seconds_count", &["route=\"/v1/verifications\""]).await >= 1);
-    assert_eq!(count("api_connections_limit", &[]).await, 4096);
+    assert_eq!(count("api_connections_limit", &[]).await, 16_384);
     assert!(node.metric("process_open_fds", &[]).await > 10);
     assert_eq!(count("build_info", &[&format!("version=\"{}\"", env!("CARGO_PKG_VERSION"))]).await, 1);
 
