@@ -17,8 +17,10 @@ pub struct Faults {
 pub struct Planned {
     /// Most pages that the file may have; 0 is no limit.
     pub max_pages: std::sync::atomic::AtomicU32,
-    /// The next COMMIT reports an I/O error: 1 after it went through, 2 instead.
+    /// The next COMMIT of a change reports an I/O error: 1 after it went through, 2 instead.
     pub commit: std::sync::atomic::AtomicU8,
+    /// Rows that had ever been changed when the open transaction began: a sweep that finds nothing to do is no change.
+    changed: std::sync::atomic::AtomicU64,
 }
 
 impl Faults {
@@ -27,6 +29,7 @@ impl Faults {
     pub fn prepare(&self, connection: &Connection) {
         #[cfg(test)]
         {
+            self.planned.changed.store(connection.total_changes(), std::sync::atomic::Ordering::SeqCst);
             let pages = self.planned.max_pages.load(std::sync::atomic::Ordering::SeqCst);
             let limit = if pages == 0 { u32::MAX - 1 } else { pages };
             connection.pragma_update_and_check(None, "max_page_count", limit, |_| Ok(())).unwrap();
@@ -40,7 +43,9 @@ impl Faults {
     pub fn commit(&self, connection: &Connection) -> rusqlite::Result<()> {
         #[cfg(test)]
         {
-            let planned = self.planned.commit.swap(0, std::sync::atomic::Ordering::SeqCst);
+            let unchanged =
+                self.planned.changed.load(std::sync::atomic::Ordering::SeqCst) == connection.total_changes();
+            let planned = if unchanged { 0 } else { self.planned.commit.swap(0, std::sync::atomic::Ordering::SeqCst) };
             if planned == 1 {
                 connection.execute_batch("COMMIT")?;
             }
