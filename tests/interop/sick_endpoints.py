@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 from ringproof import FIRST_NUMBER, Api, Metrics, Node, check, mobile, run_main, wait_for, webhook_secret
-from sipp_load import check_all_successful, create_all, sipp
+from sipp_load import check_all_successful, create_all, pairs_of, sipp
 from webhooks import Receiver
 
 VERIFIED = 'events = ["verification.verified"]'
@@ -144,7 +144,7 @@ class Watch:
 def verify_at(node, name, calls, rate):
     """Verifies so many phones at a rate; their verifications are there before."""
     created = create_all(Api(node), calls)
-    result = sipp(node, name, list(created.values()), rate)
+    result = sipp(node, name, pairs_of(created), rate)
     check_all_successful(name, result, calls)
     return set(created)
 

@@ -109,6 +109,11 @@ def misses(node, calls, rate, way):
     check(result["retransmissions"] == 0, f"misses: {result['retransmissions']} retransmissions, expected none")
 
 
+def pairs_of(created):
+    """Who is to call what, for verifications of `create_all`."""
+    return [(body["phone"], body["dial"]["number"]) for body in created.values()]
+
+
 def create_all(api, count):
     """Creates a verification for each of `count` phones over 8 connections: id to its JSON."""
     created, faults = {}, []
@@ -145,8 +150,7 @@ def hits(node, receiver, calls, rate, way):
     print(f"hits: {calls} verifications created in {taken:.1f} s ({calls / taken:.0f}/s)")
     check(taken + calls / rate < 290, "hits: creation took so long that verifications would expire during the calls")
     before = Metrics.read(node)
-    pairs = [(body["phone"], body["dial"]["number"]) for body in created.values()]
-    result = sipp(node, "hits", pairs, rate, way=way)
+    result = sipp(node, "hits", pairs_of(created), rate, way=way)
     try:
         wait_for(lambda: len(receiver.verified()) >= calls, 60, f"hits: {calls} verification.verified events")
         wait_for(lambda: Metrics.read(node).total("ringproof_webhook_backlog") == 0, 30, "hits: an empty backlog")
