@@ -178,6 +178,7 @@ impl Core {
         // For this verification the difference is no customer's own choice: it is somebody else's line.
         let mut event = event.clone();
         event.reasons = event.reasons.without(Reason::PresentedDiffers);
+        event.assurance = Assurance::D;
         let refused = Judged::refused(&event, CallOutcome::Mismatch);
         self.note(refused, pending.id, EventType::CallReceived, &event, Reasons::of(Reason::FromPaiMismatch), seen)
     }

@@ -41,7 +41,7 @@ async fn header_fields_bring_about_every_outcome() {
         (json!({"P-Asserted-Identity": null}), b, "assurance_too_low", "C", json!(["assurance_too_low"])),
         (json!({"Privacy": "id"}), json!({}), "matched", "B", json!([])),
         (json!({"Diversion": ["<sip:a@b>", "<sip:c@d>"]}), json!({}), "assurance_too_low", "D", json!(["forwarded"])),
-        (json!({"p-asserted-identity": other}), json!({}), "mismatch", "B", json!(["from_pai_mismatch"])),
+        (json!({"p-asserted-identity": other}), json!({}), "mismatch", "D", json!(["from_pai_mismatch"])),
         (
             json!({"From": "<sip:1@b>", "P-Asserted-Identity": "<sip:1@b>"}),
             json!({}),
