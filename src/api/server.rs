@@ -29,6 +29,8 @@ use crate::telemetry::metrics::Metrics;
 pub struct Bounds {
     /// Connections at once; the next one waits in the listener's queue.
     pub connections: usize,
+    /// What connections of all kinds share; a connection waits for one of it too.
+    pub descriptors: Option<Arc<Semaphore>>,
     /// Connections at once from one address (of IPv6: one /64); `None` is no cap.
     pub connections_per_address: Option<usize>,
     /// Networks whose addresses have no cap of their own.
@@ -98,14 +100,14 @@ impl Counts {
 
 /// A connection's place among those that are open.
 struct Place {
-    _permit: OwnedSemaphorePermit,
+    _permits: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
     open: IntGauge,
 }
 
 impl Place {
-    fn take(permit: OwnedSemaphorePermit, open: &IntGauge) -> Self {
+    fn take(permits: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>), open: &IntGauge) -> Self {
         open.inc();
-        Self { _permit: permit, open: open.clone() }
+        Self { _permits: permits, open: open.clone() }
     }
 }
 
@@ -124,6 +126,7 @@ impl Default for Bounds {
                 Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8).into(),
                 IpAddr::from(Ipv6Addr::LOCALHOST).into(),
             ],
+            descriptors: None,
             access: None,
             tls: None,
             headers: Duration::from_secs(10),
@@ -160,9 +163,13 @@ pub async fn serve(
         while connections.try_join_next().is_some() {}
         let next = async {
             let permit = Arc::clone(&places).acquire_owned().await;
-            (permit, listener.accept().await)
+            let descriptor = match &bounds.descriptors {
+                Some(all) => Arc::clone(all).acquire_owned().await.ok(),
+                None => None,
+            };
+            (permit, descriptor, listener.accept().await)
         };
-        let (permit, accepted) = tokio::select! {
+        let (permit, descriptor, accepted) = tokio::select! {
             biased;
             _ = stop.wait_for(|stopped| *stopped) => break,
             next = next => next,
@@ -192,7 +199,7 @@ pub async fn serve(
                 guest
             }
         };
-        let place = Place::take(permit, &counts.open);
+        let place = Place::take((permit, descriptor), &counts.open);
         prepare(&stream);
         let (front, stop, counts) = (Arc::clone(&front), stop.clone(), counts.clone());
         connections.spawn(async move {

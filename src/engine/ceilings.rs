@@ -48,6 +48,8 @@ pub struct Caps {
     pub api: usize,
     /// SIP over TCP, of all listeners together.
     pub sip: usize,
+    /// Of both together.
+    pub all: usize,
 }
 
 impl Wish {
@@ -71,17 +73,16 @@ impl Wish {
         self.fixed + self.api + self.sip
     }
 
-    /// The caps that fit `limit` descriptors: the wish where it fits, else shares in its proportion, at least 16 each
-    /// (none where none is wished).
+    /// The caps that fit `limit` descriptors: the wish where it fits. Else both kinds share what there is, so that one
+    /// may have most of it while the other is quiet; at least 16 each (none where none is wished).
     #[must_use]
     pub fn within(&self, limit: u64) -> Caps {
-        let wished = self.api + self.sip;
-        let left = limit.saturating_sub(self.fixed).min(wished);
-        let share = |wish: u64| {
-            let fair = u128::from(left) * u128::from(wish) / u128::from(wished.max(1));
-            usize::try_from(fair).unwrap_or(usize::MAX).max(usize::try_from(wish.min(LEAST)).unwrap_or(0))
-        };
-        Caps { api: share(self.api), sip: share(self.sip) }
+        let least = self.api.min(LEAST) + self.sip.min(LEAST);
+        let all = limit.saturating_sub(self.fixed).min(self.api + self.sip).max(least);
+        // Neither kind crowds out the other: a quarter is left to it, as far as it wants one.
+        let beside = |wish: u64, other: u64| (all - other.min(all / 4)).min(wish).max(wish.min(LEAST));
+        let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        Caps { api: count(beside(self.api, self.sip)), sip: count(beside(self.sip, self.api)), all: count(all) }
     }
 }
 
@@ -97,7 +98,8 @@ pub fn settle(configuration: &Configuration) -> Caps {
     let wish = Wish::of(configuration);
     let limit = raise_descriptor_limit();
     let caps = wish.within(limit);
-    if limit < wish.total() {
+    // With half of it each kind may still have most of what it wants, while the other is quiet.
+    if 2 * (caps.all as u64) < wish.api + wish.sip {
         tracing::warn!(
             limit,
             needed = wish.total(),
@@ -137,24 +139,25 @@ mod tests {
     #[test]
     fn what_fits_is_given_in_full() {
         for limit in [WISH.total(), 65_536, u64::MAX] {
-            assert_eq!(WISH.within(limit), Caps { api: 4096, sip: 1024 }, "{limit}");
+            assert_eq!(WISH.within(limit), Caps { api: 4096, sip: 1024, all: 5120 }, "{limit}");
         }
     }
 
     #[test]
     fn what_does_not_fit_is_shared_and_never_passes_the_limit() {
-        assert_eq!(WISH.within(300 + 2560), Caps { api: 2048, sip: 512 });
+        assert_eq!(WISH.within(300 + 2560), Caps { api: 1920, sip: 1024, all: 2560 });
         for limit in 400..6_000 {
             let caps = WISH.within(limit);
-            let used = WISH.fixed + (caps.api + caps.sip) as u64;
-            assert!(used <= limit || caps.api.min(caps.sip) as u64 == LEAST, "{limit}: {caps:?}");
+            let used = WISH.fixed + caps.all as u64;
+            assert!(used <= limit, "{limit}: {caps:?}");
+            assert!(caps.api < caps.all && caps.sip < caps.all, "{limit}: {caps:?}");
         }
     }
 
     #[test]
     fn a_tiny_limit_leaves_a_few_of_each_kind_that_is_wished() {
-        assert_eq!(WISH.within(0), Caps { api: 16, sip: 16 });
-        assert_eq!(Wish { sip: 0, ..WISH }.within(10), Caps { api: 16, sip: 0 });
-        assert_eq!(Wish { api: 0, sip: 0, ..WISH }.within(10), Caps { api: 0, sip: 0 });
+        assert_eq!(WISH.within(0), Caps { api: 24, sip: 24, all: 32 });
+        assert_eq!(Wish { sip: 0, ..WISH }.within(10), Caps { api: 16, sip: 0, all: 16 });
+        assert_eq!(Wish { api: 0, sip: 0, ..WISH }.within(10), Caps { api: 0, sip: 0, all: 0 });
     }
 }

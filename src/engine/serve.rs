@@ -11,7 +11,7 @@ use std::{fmt, io};
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -276,13 +276,15 @@ impl Node {
             .map_err(|source| ServeError::System { what: "a SIP worker thread", source })?;
         let of_each = (caps.sip / sockets.tcp.len().max(1)).max(1);
         let tcp = tcp::Settings { connections: of_each, ..configuration.sip.tcp };
-        let streams = sip_listener::spawn(&shared, sockets.tcp, tcp, &metrics, &health, &calls.subscribe())?;
+        let descriptors = Arc::new(Semaphore::new(caps.all));
+        let places = (tcp, Arc::clone(&descriptors));
+        let streams = sip_listener::spawn(&shared, sockets.tcp, places, &metrics, &health, &calls.subscribe())?;
         let (calling, scripts) = (Arc::clone(&shared), verify.clone());
         rest.spawn(|stop| test_calls::run_scripts(calling, scripts, stop));
         let mut requests = Part::new();
         let access = Arc::new(ArcSwap::from_pointee(access(&configuration)));
         let tls = configuration.api.tls.as_ref().map(|files| Tls::new(&files.identity));
-        let bounds = api_bounds(&configuration.api, caps.api, &access, tls.clone());
+        let bounds = api_bounds(&configuration.api, (caps.api, descriptors), &access, tls.clone());
         metrics.api_connections_limit.set(i64::try_from(caps.api).unwrap_or(i64::MAX));
         let counts = Counts::of_api(&metrics);
         let router = api::router(
@@ -436,12 +438,13 @@ fn local(listener: &TcpListener) -> SocketAddr {
 
 fn api_bounds(
     settings: &api::settings::Settings,
-    connections: usize,
+    (connections, descriptors): (usize, Arc<Semaphore>),
     access: &Arc<ArcSwap<Access>>,
     tls: Option<Tls>,
 ) -> Bounds {
     Bounds {
         connections,
+        descriptors: Some(descriptors),
         connections_per_address: settings.connections_per_address,
         access: Some(Arc::clone(access)),
         tls,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use prometheus::{IntCounter, IntGauge};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
 
 use super::sip_answer::SipShared;
@@ -21,6 +21,8 @@ struct SipListener {
     listener: Listener,
     settings: Settings,
     places: Places,
+    /// What connections of all kinds share.
+    descriptors: Arc<Semaphore>,
     counters: Arc<Counters>,
 }
 
@@ -42,7 +44,7 @@ struct Open(IntGauge);
 pub fn spawn(
     shared: &Arc<SipShared>,
     listeners: Vec<BoundListener>,
-    settings: Settings,
+    (settings, descriptors): (Settings, Arc<Semaphore>),
     metrics: &Metrics,
     health: &Arc<Health>,
     stop: &watch::Receiver<bool>,
@@ -52,7 +54,8 @@ pub fn spawn(
     for listener in listeners {
         let (shared, counters) = (Arc::clone(shared), Arc::clone(&counters));
         let (places, listener) = (Places::new(&settings), listener.register()?);
-        let listener = SipListener { shared, listener, settings, places, counters };
+        let descriptors = Arc::clone(&descriptors);
+        let listener = SipListener { shared, listener, settings, places, descriptors, counters };
         let (health, stop) = (Arc::clone(health), stop.clone());
         tasks.spawn(async move {
             let end = tokio::spawn(listener.run(stop.clone())).await;
@@ -98,14 +101,15 @@ impl SipListener {
         if !self.shared.knows(flow.remote) {
             return self.counters.close(CloseReason::UnknownSource);
         }
-        let Some(place) = self.places.take(flow.remote.ip()) else {
+        let place = self.places.take(flow.remote.ip());
+        let (Some(place), Ok(descriptor)) = (place, Arc::clone(&self.descriptors).try_acquire_owned()) else {
             return self.counters.close(CloseReason::OverCap);
         };
         let mut connection =
             SipConnection::new(Arc::clone(&self.shared), Connection::new(stream, flow, &self.settings));
         let (counters, counted, stop) = (Arc::clone(&self.counters), Open::new(&self.counters.open), stop.clone());
         open.spawn(async move {
-            let _held = (place, counted);
+            let _held = (place, descriptor, counted);
             counters.close(connection.run(stop).await);
         });
     }
