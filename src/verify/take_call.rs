@@ -68,7 +68,10 @@ impl Verify {
             // One call claims once, whatever became of its pair since.
             return Judged::refused(event, CallOutcome::Repeated);
         }
-        let judged = core.judge(event, seen, now, notify, hold);
+        let mut judged = core.judge(event, seen, now, notify, hold);
+        if judged.taken == Taken::Refuse && judged.verification.is_none() && core.is_foreign(event) {
+            judged.outcome = CallOutcome::UnknownNumber;
+        }
         if judged.taken == Taken::Unavailable && seen == Seen::New {
             core.recent.forget_call(event.key);
         }
@@ -90,12 +93,7 @@ impl Core {
     ) -> Judged {
         let refused = |outcome| Judged::refused(event, outcome);
         let current = self.current.load();
-        let serves = |dialled: &E164| match (event.only, current.settings.numbers.find(*dialled)) {
-            // To a test call the numbers of other applications are nothing.
-            (Some(tester), Some(range)) => range.applications.contains(&ApplicationId(tester)),
-            _ => current.is_own(*dialled, || now),
-        };
-        let Some(dialled) = event.dialled.filter(serves) else {
+        let Some(dialled) = event.dialled.filter(|dialled| current.is_own(*dialled, || now)) else {
             return refused(CallOutcome::UnknownNumber);
         };
         let Some(caller) = event.caller else {
@@ -166,6 +164,14 @@ impl Core {
             }
             Met::Rested(_) | Met::Nothing => self.unmatched(event, dialled, seen, now),
         }
+    }
+
+    /// Whether a test call is for a number of other applications, which is nothing to it unless it names a verification
+    /// of its own that was begun before the number went to them.
+    fn is_foreign(&self, event: &CallEvent) -> bool {
+        let current = self.current.load();
+        let range = event.dialled.and_then(|dialled| current.settings.numbers.find(dialled));
+        event.only.zip(range).is_some_and(|(tester, range)| !range.applications.contains(&ApplicationId(tester)))
     }
 
     /// A call whose caller nobody waits for. If From names a phone that somebody does wait for, that verification is

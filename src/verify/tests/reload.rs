@@ -51,6 +51,23 @@ async fn a_number_that_moved_to_another_trunk_takes_calls_of_the_old_one_for_old
 }
 
 #[tokio::test]
+async fn a_test_call_proves_what_was_begun_on_a_number_that_has_moved_to_another_application() {
+    let rig = Rig::new(clock!(), 1);
+    let id = rig.create(wish()).await.unwrap();
+    rig.reload(|settings| {
+        let moved = NumberRange { applications: vec![ApplicationId(1)], ..settings.numbers.ranges()[0].clone() };
+        settings.numbers = Numbers::new(vec![moved]);
+    });
+    let test = |key, only| CallEvent { only: Some(only), ..call(key) };
+    assert_eq!(rig.call(test(1, 1)).await, None, "the number is the other's, the verification is not");
+    assert_eq!(rig.call(test(2, 0)).await, Some(Outcome::Durable));
+    assert_eq!(rig.get(id).await.status, Status::Verified);
+    let stranger = CallEvent { caller: "+966500000777".parse().ok(), ..test(3, 0) };
+    let judged = rig.verify.take_call(&stranger, || unreachable!("it does not wait"), || Held::Kept);
+    assert_eq!(judged.outcome, CallOutcome::UnknownNumber, "beyond that it is nothing to the application");
+}
+
+#[tokio::test]
 async fn what_is_pending_keeps_its_window_and_its_level() {
     let rig = Rig::new(clock!(), 1);
     let id = rig.create(wish()).await.unwrap();
