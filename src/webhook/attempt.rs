@@ -137,6 +137,12 @@ impl AttemptError {
         matches!(self, Self::Status(GONE))
     }
 
+    /// Whether the receiver read this event and refused it, which says nothing of the next one.
+    #[must_use]
+    pub const fn is_of_the_event(&self) -> bool {
+        matches!(self, Self::Status(400 | 409 | 413 | 415 | 422))
+    }
+
     /// Whether nothing was sent because this endpoint's address may not be used.
     #[must_use]
     pub const fn is_refused_address(&self) -> bool {

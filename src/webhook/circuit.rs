@@ -42,7 +42,7 @@ impl Circuit {
         self.may_probe = true;
     }
 
-    /// An attempt has succeeded.
+    /// An attempt has succeeded, or the receiver was well enough to refuse the event.
     pub(super) fn success(&mut self) {
         if self.is_open() {
             self.probed.dec();

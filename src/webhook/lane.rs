@@ -264,7 +264,9 @@ impl Work {
         match &outcome {
             Outcome::Delivered(_) => self.circuit.success(),
             Outcome::Failed { error, .. } => {
-                if self.circuit.failure() {
+                if error.is_of_the_event() {
+                    self.circuit.success();
+                } else if self.circuit.failure() {
                     let endpoint = self.lane.endpoint.public();
                     tracing::info!(application, endpoint, %error, "webhook endpoint fails, it is only probed now");
                 }
@@ -452,6 +454,23 @@ mod tests {
         }
         assert!(well > i64::from(TROUBLE), "{well}");
         assert_eq!(lane.metrics.webhook_endpoints_probed.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_receiver_that_refuses_some_events_gets_the_others_at_once() {
+        for refusal in [400, 409, 413, 415, 422] {
+            let server = LocalServer::start(Reply::status(refusal)).await;
+            let mut lane = Running::start(&server.url());
+            let many = i64::from(TROUBLE) * 3;
+            for id in 0..many {
+                lane.fresh.send(due(id, 0)).await.unwrap();
+            }
+            for _ in 0..many {
+                let settled = within(lane.settled.recv()).await.unwrap();
+                assert_eq!(settled.last.status, Some(refusal));
+                assert_eq!(lane.metrics.webhook_endpoints_probed.get(), 0, "{refusal}");
+            }
+        }
     }
 
     #[tokio::test]
