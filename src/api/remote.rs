@@ -70,11 +70,22 @@ fn rightmost(
 }
 
 /// The `for` parameter of one element of `Forwarded`. Neither an obfuscated node nor `unknown` is an address.
+///
+/// Other parameters hold a client's text, `host` above all, in quotes: a comma or semicolon there must not part what
+/// follows it off as a parameter. So every parameter is to be whole, and `for` is to be there once.
 fn forwarded_for(element: &str) -> Option<IpAddr> {
-    element.split(';').find_map(|pair| {
+    let mut client = None;
+    for pair in element.split(';').map(str::trim).filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=')?;
-        name.trim().eq_ignore_ascii_case("for").then(|| address(value.trim().trim_matches('"')))?
-    })
+        let inner = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value);
+        if inner.contains(['"', '\\']) {
+            return None;
+        }
+        if name.eq_ignore_ascii_case("for") && client.replace(address(inner)?).is_some() {
+            return None;
+        }
+    }
+    client
 }
 
 /// An address, with a port or not: some proxies add it.
@@ -127,6 +138,14 @@ mod tests {
             ("forwarded", "proto=https; For=\"[2001:db8::7]:4711\"", Some("2001:db8::7")),
             ("forwarded", "for=\"x, for=198.51.100.7", Some("198.51.100.7")),
             ("forwarded", "for=_hidden", None),
+            ("forwarded", "proto=http;host=\"shop.example:8080\";by=10.0.0.1;for=198.51.100.7", Some("198.51.100.7")),
+            ("forwarded", "for=198.51.100.7;", Some("198.51.100.7")),
+            ("forwarded", "proto=http;host=\"a,for=192.0.2.9\";for=198.51.100.7", None),
+            ("forwarded", "proto=http;host=\"a;for=192.0.2.9\";for=198.51.100.7", None),
+            ("forwarded", "for=198.51.100.7;host=\"a,for=192.0.2.9\"", None),
+            ("forwarded", "for=198.51.100.7;host=\"a\\\",for=192.0.2.9;x=\\\"\"", None),
+            ("forwarded", "host=\"a;for=192.0.2.9;b\"", None),
+            ("forwarded", "for=192.0.2.9;for=198.51.100.7", None),
             ("forwarded", "proto=https", None),
         ] {
             assert_eq!(from("127.0.0.1", &[(name, list)]).as_deref(), client, "{list}");
