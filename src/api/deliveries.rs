@@ -40,12 +40,10 @@ pub(super) async fn list(State(shared): State<Arc<Shared>>, request: Request) ->
     let after = parameters.take("after", "write an id such as dlv_00000000000G1", |text| text.parse().ok());
     let filter = filter(&shared, caller.application, &mut parameters).await?;
     parameters.finish(&PARAMETERS)?;
-    let mut rows = shared.verify.deliveries(caller.application, filter, after, limit + 1).await?;
-    let has_more = rows.len() > limit as usize;
-    rows.truncate(limit as usize);
-    let next_cursor = rows.last().filter(|_| has_more).map(|row| row.id.to_string());
-    let data = rows.iter().map(Shown).collect();
-    Ok(json(StatusCode::OK, List { object: "list", data, has_more, next_cursor }.to_json()))
+    let page = shared.verify.deliveries(caller.application, filter, after, limit).await?;
+    let data = page.entries.iter().map(Shown).collect();
+    let list = List { object: "list", data, has_more: page.next.is_some(), next_cursor: page.next };
+    Ok(json(StatusCode::OK, list.to_json()))
 }
 
 async fn filter(

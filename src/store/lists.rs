@@ -18,11 +18,11 @@ use crate::matcher::verification::{Status, Verification, VerificationId};
 use crate::outbox::event::EventType;
 
 /// Most rows that a page looks at.
-const MAX_EXAMINED: u32 = 10_000;
+pub(super) const MAX_EXAMINED: u32 = 10_000;
 /// A page of events ends behind the one with which its bodies reach this many bytes.
 const MAX_PAGE_BYTES: usize = 1024 * 1024;
 /// How far the order of ids and that of rows may be apart: creations that run at once overtake one another.
-const OVERTAKEN: u32 = 1_000;
+pub(super) const OVERTAKEN: u32 = 1_000;
 
 /// Entries in their order, and where the next page begins.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -368,7 +368,7 @@ impl Store {
         filter: DeliveryFilter,
         after: Option<DeliveryId>,
         limit: u32,
-    ) -> Result<Vec<DeliveryRow>, StoreError> {
+    ) -> Result<Page<DeliveryRow>, StoreError> {
         let application = application.to_owned();
         let read = move |connection: &_| deliveries::list(connection, &application, &filter, after, limit);
         self.inner.readers.read(read).await

@@ -9,7 +9,7 @@ use super::{Core, Verify};
 pub use crate::outbox::delivery::{DeliveryId, DeliveryState, EndpointId};
 pub use crate::outbox::event::{EventId, EventType};
 pub use crate::outbox::notice::{EndpointName, EventName};
-pub use crate::store::{DeliveryFilter, DeliveryRow, EndpointRow};
+pub use crate::store::{DeliveryFilter, DeliveryRow, EndpointRow, Page};
 use crate::store::{Replayed, StepError};
 
 /// Why a delivery is not replayed.
@@ -37,7 +37,7 @@ impl Verify {
         filter: DeliveryFilter,
         after: Option<DeliveryId>,
         limit: u32,
-    ) -> Result<Vec<DeliveryRow>, RequestError> {
+    ) -> Result<Page<DeliveryRow>, RequestError> {
         let name = self.core.application_name(application);
         self.core.store.deliveries(&name, filter, after, limit).await.map_err(|error| unavailable(&error))
     }

@@ -259,8 +259,8 @@ fn lists_are_filtered_and_paged_newest_first() {
     node.settle(failed(due[1].id, 1, at(200), 500, Some(at(HOUR))));
     node.settle(failed(due[2].id, 12, at(200), 500, None));
     let list = |filter: DeliveryFilter, after, limit| -> Vec<i64> {
-        let rows = block_on(node.store.deliveries("demo", filter, after, limit)).unwrap();
-        rows.iter().map(|row| row.id.0).collect()
+        let page = block_on(node.store.deliveries("demo", filter, after, limit)).unwrap();
+        page.entries.iter().map(|row| row.id.0).collect()
     };
     let id = |index: usize| due[index].id.0;
     let told = id(4) + 1;
@@ -282,6 +282,32 @@ fn lists_are_filtered_and_paged_newest_first() {
     let attempt = LastAttempt { at: at(200), status: Some(500), error: Some("status 500".into()) };
     assert_eq!((one.last, one.verification), (Some(attempt), Some(VerificationId(Ulid(2)))));
     assert_eq!(block_on(node.store.delivery("other", due[1].id)).unwrap(), None);
+}
+
+#[test]
+fn a_page_of_deliveries_looks_at_no_more_rows_than_it_may_and_says_where_to_go_on() {
+    let node = Node::new();
+    node.create(1).unwrap();
+    let delivery = node.due(at(10))[0].id.0;
+    let many = "WITH RECURSIVE n(n) AS (SELECT 2 UNION ALL SELECT n + 1 FROM n WHERE n < 12000) \
+                INSERT INTO deliveries (application, event, endpoint, state, planned_from, next_at) \
+                SELECT application, event, 'demo other', 'due', planned_from, next_at FROM n, deliveries";
+    assert_eq!(node.connection().execute(many, []).unwrap(), 11_999);
+    let page =
+        |filter: &DeliveryFilter, after| block_on(node.store.deliveries("demo", filter.clone(), after, 10)).unwrap();
+    let all = DeliveryFilter::default;
+    let of_endpoint = DeliveryFilter { endpoint: Some(EndpointId(EVERYTHING.into())), ..all() };
+    let delivered = DeliveryFilter { state: Some(DeliveryState::Delivered), ..all() };
+    let go_on = DeliveryId(delivery + 2_000).to_string();
+    for (filter, found) in [(of_endpoint, 1), (delivered, 0)] {
+        let one = page(&filter, None);
+        assert_eq!((one.entries.len(), one.next.as_deref()), (0, Some(go_on.as_str())), "{filter:?}");
+        let other = page(&filter, Some(DeliveryId(delivery + 2_000)));
+        assert_eq!((other.entries.len(), other.next), (found, None), "{filter:?}");
+    }
+    // A time ends the search where it begins.
+    let late = page(&DeliveryFilter { created_after: Some(at(HOUR)), ..all() }, None);
+    assert_eq!((late.entries.len(), late.next), (0, None));
 }
 
 fn row(node: &Node, id: DeliveryId) -> DeliveryRow {
