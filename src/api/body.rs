@@ -1,5 +1,6 @@
 //! Bodies of requests: read within bounds of size, number and time, or let go.
 
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,30 +13,55 @@ use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE};
 use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
 use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::Shared;
 use super::problem::{self, Code, Problem};
+use crate::verify::settings::ApplicationId;
 
 /// Most bytes of a body.
 pub(super) const MAX_BYTES: usize = 64 * 1024;
 /// Most bodies in memory at once: 64 MiB of them.
-pub(super) const MAX_AT_ONCE: usize = 1024;
+const MAX_AT_ONCE: usize = 1024;
+/// Most of one application's: a client of one that is slow with its bodies must not hold up the others.
+const MAX_OF_ONE: usize = MAX_AT_ONCE / 4;
 /// How long a body may take to arrive.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 /// How much of a refused body is let go before the answer, and for how long.
 const MAX_DISCARDED: usize = 1024 * 1024;
 const DISCARD_DEADLINE: Duration = Duration::from_secs(1);
 
-/// Reads the whole body.
-pub(super) async fn read(shared: &Shared, mut body: Body) -> Result<Vec<u8>, Problem> {
+/// The places of bodies that are being read.
+pub(super) struct Bodies {
+    all: Semaphore,
+    of_each: Mutex<HashMap<u16, Arc<Semaphore>>>,
+}
+
+impl Bodies {
+    pub(super) fn new() -> Self {
+        Self { all: Semaphore::new(MAX_AT_ONCE), of_each: Mutex::default() }
+    }
+
+    /// Waits for a place, free again when it is dropped: one of the application's own first.
+    async fn enter(&self, application: ApplicationId) -> Option<(OwnedSemaphorePermit, SemaphorePermit<'_>)> {
+        let own = Arc::clone(
+            self.of_each.lock().entry(application.0).or_insert_with(|| Arc::new(Semaphore::new(MAX_OF_ONE))),
+        );
+        // Neither is ever closed.
+        Some((own.acquire_owned().await.ok()?, self.all.acquire().await.ok()?))
+    }
+}
+
+/// Reads the whole body of a request of this application.
+pub(super) async fn read(shared: &Shared, application: ApplicationId, mut body: Body) -> Result<Vec<u8>, Problem> {
     if body.size_hint().lower() > MAX_BYTES as u64 {
         return Err(too_large());
     }
     if body.is_end_stream() {
         return Ok(Vec::new());
     }
-    let Ok(Ok(_place)) = timeout(shared.body_deadline, shared.bodies.acquire()).await else {
+    let Ok(Some(_place)) = timeout(shared.body_deadline, shared.bodies.enter(application)).await else {
         return Err(problem::busy());
     };
     let collect = async {
@@ -140,6 +166,19 @@ impl HttpBody for Lent {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn an_application_that_is_slow_leaves_places_to_the_others() {
+        let bodies = Bodies::new();
+        let enter = |application| timeout(Duration::ZERO, bodies.enter(ApplicationId(application)));
+        let mut slow = Vec::new();
+        for _ in 0..MAX_OF_ONE {
+            slow.push(enter(0).await.unwrap());
+        }
+        assert!(enter(0).await.is_err() && enter(1).await.is_ok());
+        slow.pop();
+        assert!(enter(0).await.is_ok());
+    }
 
     #[test]
     fn json_is_told_from_other_media_types() {

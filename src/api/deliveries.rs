@@ -94,7 +94,7 @@ pub(super) async fn replay(State(shared): State<Arc<Shared>>, request: Request) 
     let (parts, body) = request.into_parts();
     Parameters::new(&parts.uri).finish(&[])?;
     let id = id_in(parts.uri.path()).ok_or_else(no_such_delivery)?;
-    let body = body::read(&shared, body).await?;
+    let body = body::read(&shared, caller.application, body).await?;
     if !body.is_empty() {
         body::require_json(&parts.headers)?;
     }

@@ -40,7 +40,7 @@ pub(super) async fn enable(State(shared): State<Arc<Shared>>, request: Request) 
     caller.require(Scope::DeliveriesWrite)?;
     let (parts, body) = request.into_parts();
     Parameters::new(&parts.uri).finish(&[])?;
-    let body = body::read(&shared, body).await?;
+    let body = body::read(&shared, caller.application, body).await?;
     if !body.is_empty() {
         body::require_json(&parts.headers)?;
     }

@@ -46,7 +46,7 @@ use axum::http::Uri;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use ipnet::IpNet;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::telemetry::metrics::Metrics;
 use crate::verify::Verify;
@@ -119,7 +119,7 @@ struct Shared {
     access: Arc<ArcSwap<Access>>,
     metrics: Metrics,
     clock: Clock,
-    bodies: Semaphore,
+    bodies: body::Bodies,
     body_deadline: Duration,
     test_calls: TestCalls,
     tokens: client::Tokens,
@@ -147,7 +147,7 @@ impl Shared {
             verify,
             access,
             clock,
-            bodies: Semaphore::new(body::MAX_AT_ONCE),
+            bodies: body::Bodies::new(),
             body_deadline: body::DEADLINE,
             test_calls: TestCalls::new(place_call),
             tokens: client::Tokens::new(client_key),

@@ -143,7 +143,7 @@ pub(super) async fn place(State(shared): State<Arc<Shared>>, request: Request) -
         ));
     }
     body::require_json(&parts.headers)?;
-    let body = body::read(&shared, body).await?;
+    let body = body::read(&shared, caller.application, body).await?;
     let call = parse(&body, &caller)?;
     shared.test_calls.count(caller.application).inspect_err(|_| {
         shared.metrics.test_calls_refused.with_label_values(&["rate_limited"]).inc();

@@ -41,7 +41,7 @@ async fn begin(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Resul
     let (parts, body) = request.into_parts();
     Parameters::new(&parts.uri).finish(&[])?;
     body::require_json(&parts.headers)?;
-    let body = body::read(shared, body).await?;
+    let body = body::read(shared, caller.application, body).await?;
     let idempotency = idempotency::read(&parts.headers, caller, &parts.method, parts.uri.path(), &body)?;
     let wish = parse_create(&body, caller.live)?;
     let (shared, application) = (Arc::clone(shared), caller.application);
@@ -83,7 +83,7 @@ pub(super) async fn cancel(State(shared): State<Arc<Shared>>, request: Request) 
     let (parts, body) = request.into_parts();
     Parameters::new(&parts.uri).finish(&[])?;
     let id = id_in(parts.uri.path()).ok_or_else(no_such_verification)?;
-    let body = body::read(&shared, body).await?;
+    let body = body::read(&shared, caller.application, body).await?;
     if !body.is_empty() {
         body::require_json(&parts.headers)?;
     }
