@@ -18,7 +18,8 @@ use crate::verify::request::{CancelError, CreateError, LimitState, RequestError}
 const FULL: Duration = Duration::from_secs(5);
 /// How long a client should stay away while its application has no number.
 const NO_NUMBER: Duration = Duration::from_secs(30);
-const SOON: Duration = Duration::from_secs(1);
+/// When what is short-lived may have gone.
+pub(super) const SOON: Duration = Duration::from_secs(1);
 
 /// What went wrong, as a client's program tells it apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,7 +195,7 @@ impl Problem {
         self
     }
 
-    fn retry_after(self, wait: Duration) -> Self {
+    pub(super) fn retry_after(self, wait: Duration) -> Self {
         let seconds = limits::whole_seconds(wait).max(1);
         self.with(RETRY_AFTER, HeaderValue::from(seconds))
     }

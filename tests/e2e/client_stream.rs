@@ -212,7 +212,9 @@ async fn a_verification_has_eight_streams_and_one_that_closes_makes_room() {
         streams.push(stream);
     }
     assert_eq!(scene.node.metric("ringproof_client_streams", &[]).await, 8);
-    open(scene.node.api, &url, &[]).await.whole().await.is_problem(429, "too_many_streams");
+    let ninth = open(scene.node.api, &url, &[]).await.whole().await;
+    ninth.is_problem(429, "too_many_streams");
+    assert_eq!(ninth.header("retry-after"), "1");
     assert_eq!(scene.node.metric("ringproof_waits_refused_total", &["client_stream", "verification"]).await, 1);
     assert_eq!(open(scene.node.api, &scene.create(2).await.1, &[]).await.status, 200);
     streams.pop();
@@ -278,6 +280,20 @@ async fn many_streams_share_a_connection_of_http_2() {
         assert_eq!(stream.next().await.unwrap(), None);
     }
     assert_eq!(scene.node.process.exit_code().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_stream_that_nobody_reads_gives_its_place_back_when_its_token_dies() {
+    let scene = Scene::start().await;
+    let (created, url) = scene.create(1).await;
+    end_window(&scene.node, &created, 50);
+    let mut connection = Connection::http_2_with_window(scene.node.api, 0).await;
+    let unread = connection.ask(Method::GET, &url, &[]).await;
+    assert_eq!(unread.status, 200);
+    let open = async || scene.node.metric("ringproof_client_streams", &[]).await;
+    assert_eq!(open().await, 1);
+    until("the place comes back", async || (open().await == 0).then_some(())).await;
+    drop(unread);
 }
 
 #[tokio::test]

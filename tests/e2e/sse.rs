@@ -64,9 +64,14 @@ impl Connection {
     }
 
     pub async fn http_2(address: SocketAddr) -> Self {
+        Self::http_2_with_window(address, 65_535).await
+    }
+
+    /// One whose answers may have so many bytes ahead of their being read.
+    pub async fn http_2_with_window(address: SocketAddr, bytes: u32) -> Self {
         let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
-        let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream);
-        let (sender, connection) = handshake.await.unwrap();
+        let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        let (sender, connection) = builder.initial_stream_window_size(bytes).handshake(stream).await.unwrap();
         let task = tokio::spawn(async move { drop(connection.await) });
         Self { address, sender: Sender::Two(sender), task }
     }

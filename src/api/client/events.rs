@@ -17,7 +17,7 @@ use super::stream::{Seen, Stream};
 use super::streams::{MAX_PER_VERIFICATION, Streams};
 use super::token::lives;
 use crate::api::Shared;
-use crate::api::problem::{self, Code, Problem};
+use crate::api::problem::{self, Code, Problem, SOON};
 use crate::api::query::Parameters;
 use crate::matcher::verification::{Status, Verification, VerificationId};
 use crate::verify::Watch;
@@ -90,6 +90,7 @@ impl Visit {
                 Code::TooManyStreams,
                 format!("{MAX_PER_VERIFICATION} streams of this verification are open; close one"),
             )
+            .retry_after(SOON)
         })?;
         let watch = watch.ok_or_else(|| {
             shared.metrics.waits_refused.with_label_values(&["client_stream", "node"]).inc();

@@ -2,13 +2,13 @@
 //!
 //! A stream tells states, not a log of them: one that comes late or slowly gets the newest. The id of an event is the
 //! state itself, so that a browser which comes back is told exactly what it has not seen, also by a node that was
-//! restarted meanwhile. What waits to be sent is one event at most.
+//! restarted meanwhile. What waits to be sent is one event at most, and no longer than the token lives.
 
 use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use axum::body::{Bytes, HttpBody};
@@ -16,6 +16,7 @@ use axum::http::HeaderValue;
 use hyper::body::Frame;
 use rand::RngExt;
 use serde::Serialize;
+use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::streams::Place;
@@ -70,12 +71,8 @@ struct Data {
     reasons: Reasons,
 }
 
-/// The body.
-pub(super) struct Stream {
-    next: Option<Next>,
-}
-
-type Next = Pin<Box<dyn Future<Output = Option<(Bytes, Following)>> + Send>>;
+/// The body: what its task has told.
+pub(super) struct Stream(mpsc::Receiver<Bytes>);
 
 /// What a stream knows between two events.
 struct Following {
@@ -106,8 +103,9 @@ impl Stream {
         };
         let mut first = format!("retry: {}\n\n", rand::rng().random_range(RETRY_MILLISECONDS));
         first.extend(following.tell(verification));
-        let first: Bytes = first.into();
-        Self { next: Some(Box::pin(async { Some((first, following)) })) }
+        let (sender, receiver) = mpsc::channel(1);
+        tokio::spawn(following.run(sender, first.into()));
+        Self(receiver)
     }
 }
 
@@ -116,39 +114,48 @@ impl HttpBody for Stream {
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let Some(next) = &mut self.next else { return Poll::Ready(None) };
-        let told = ready!(next.as_mut().poll(cx));
-        let (bytes, next) = match told {
-            Some((bytes, following)) if following.is_over() => (Some(bytes), None),
-            Some((bytes, following)) => (Some(bytes), Some(Box::pin(following.next()) as Next)),
-            None => (None, None),
-        };
-        self.next = next;
-        Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.next.is_none()
+        self.0.poll_recv(cx).map(|told| told.map(|bytes| Ok(Frame::data(bytes))))
     }
 }
 
 impl Following {
+    /// Tells until the end, until the browser leaves, or until the token dies. A task of its own: the body of a browser
+    /// that takes nothing is not asked, and would keep its place for as long as its connection.
+    async fn run(mut self, sender: mpsc::Sender<Bytes>, first: Bytes) {
+        let life = self.dies_at.duration_since(self.shared.verify.now()).unwrap_or_default();
+        let tell = async {
+            let mut event = Some(first);
+            while let Some(told) = event.take() {
+                if sender.send(told).await.is_err() || self.is_over() {
+                    return;
+                }
+                // What follows is read once this has left, so that it is the newest.
+                if sender.reserve().await.is_err() {
+                    return;
+                }
+                event = self.next().await;
+            }
+        };
+        tokio::select! {
+            () = sender.closed() => {}
+            () = sleep(life) => {}
+            () = tell => {}
+        }
+    }
+
     /// Waits for what is to be sent next. `None` ends the stream: the browser comes back, here or to another node.
-    async fn next(mut self) -> Option<(Bytes, Self)> {
+    async fn next(&mut self) -> Option<Bytes> {
         loop {
             let mut stop = self.shared.stop.clone();
             tokio::select! {
                 biased;
                 () = stopped(&mut stop) => return None,
                 () = self.watch.changed() => {}
-                () = sleep(HEARTBEAT) => {
-                    let alive = self.shared.verify.now() < self.dies_at;
-                    return alive.then(|| (Bytes::from_static(b":\n\n"), self));
-                }
+                () = sleep(HEARTBEAT) => return Some(Bytes::from_static(b":\n\n")),
             }
             let row = self.shared.verify.verification_of_client(self.id).await.ok()??;
             if let Some(event) = self.tell(&row) {
-                return Some((event.into(), self));
+                return Some(event.into());
             }
         }
     }
