@@ -14,8 +14,9 @@ use std::{fmt, io};
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::header::HOST;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -175,6 +176,9 @@ impl Front {
         let requests = Arc::new(Requests::default());
         let service = service_fn(|mut request: Request<Incoming>| {
             request.extensions_mut().insert(remote);
+            if is_without_one_host(&request) {
+                request.extensions_mut().insert(NoHost);
+            }
             let open = Requests::begin(&requests);
             let answer = self.router.clone().oneshot(request);
             async move { answer.await.map(|response| attend(response, open)) }
@@ -203,6 +207,19 @@ impl Front {
                 }
             }
         }
+    }
+}
+
+/// Marks a request of HTTP/1.1 that does not have the one `Host` that it must have (RFC 9112 3.2): it is to be refused,
+/// for the next one who looks may take it for another host's.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NoHost;
+
+fn is_without_one_host(request: &Request<Incoming>) -> bool {
+    let hosts = request.headers().get_all(HOST).iter().count();
+    match request.version() {
+        Version::HTTP_11 => hosts != 1,
+        _ => hosts > 1,
     }
 }
 

@@ -7,9 +7,10 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, EXPECT};
 use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use ulid::Ulid;
 
+use super::connection::NoHost;
 use super::problem::{Code, Problem};
 use super::{Shared, body};
 
@@ -27,7 +28,12 @@ pub(super) async fn observe(State(shared): State<Arc<Shared>>, request: Request,
     let (parts, body) = request.into_parts();
     let leave = body.is_end_stream() || waits_for_continue;
     let (lent, rest) = body::lend(body);
-    let mut response = next.run(Request::from_parts(parts, lent)).await;
+    let mut response = match parts.extensions.get::<NoHost>() {
+        None => next.run(Request::from_parts(parts, lent)).await,
+        Some(NoHost) => {
+            Problem::new(Code::Malformed, "send one Host header field, not none and not several").into_response()
+        }
+    };
     let mut late = false;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         late = problem.code() == Code::BodyTimeout;

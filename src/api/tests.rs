@@ -82,6 +82,25 @@ async fn unknown_paths_are_404_and_wrong_methods_405_with_allow() {
 }
 
 #[tokio::test]
+async fn a_request_has_one_host() {
+    let node = Node::start().await;
+    for (line, hosts, status) in [
+        ("GET / HTTP/1.1", "", 400),
+        ("GET / HTTP/1.1", "Host: a\r\nHost: b\r\n", 400),
+        ("GET http://a/ HTTP/1.1", "", 400),
+        ("GET / HTTP/1.0", "Host: a\r\nHost: a\r\n", 400),
+        ("GET / HTTP/1.0", "", 404),
+        ("GET / HTTP/1.1", "Host: a\r\n", 404),
+    ] {
+        let mut stream = node.connect().await;
+        stream.write_all(format!("{line}\r\n{hosts}\r\n").as_bytes()).await.unwrap();
+        let answer = Answer::read(&mut stream).await;
+        assert_eq!(answer.status, status, "{line} {hosts}");
+        assert!(answer.header("x-request-id").is_some());
+    }
+}
+
+#[tokio::test]
 async fn head_is_answered_without_a_body() {
     let node = Node::start().await;
     for path in ["/docs", "/v1/events", "/nowhere"] {
