@@ -107,13 +107,16 @@ pub(super) fn list(
             return Ok(Page { entries, next: last.map(|id: DeliveryId| id.to_string()) });
         }
         examined += 1;
-        let row = read(found)?;
-        last = Some(row.id);
-        let fits = state.is_none_or(|state| row.state == state)
-            && endpoint.as_ref().is_none_or(|endpoint| row.endpoint == *endpoint)
-            && created_after.is_none_or(|time| millis(row.event_at) > millis(time));
-        if fits {
-            entries.push(row);
+        last = Some(DeliveryId(found.get(0)?));
+        let is = |index, wanted: Option<&str>| -> rusqlite::Result<bool> {
+            Ok(wanted.is_none() || found.get_ref(index)?.as_str_or_null()? == wanted)
+        };
+        // What does not fit is not read any further.
+        if is(6, state.map(column))?
+            && is(1, endpoint.as_ref().map(|endpoint| &*endpoint.0))?
+            && created_after.map_or(Ok(true), |time| found.get::<_, i64>(4).map(|at| at > millis(time)))?
+        {
+            entries.push(read(found)?);
         }
     }
     Ok(Page { entries, next: None })
