@@ -9,6 +9,7 @@ pub mod clock;
 mod data_dir;
 mod examined;
 mod gauges;
+mod listening;
 mod peers;
 mod reload;
 mod sandbox;

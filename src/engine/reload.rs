@@ -16,9 +16,10 @@ use tokio::task::spawn_blocking;
 
 use super::clock;
 use super::data_dir::DataDir;
+use super::listening::{Told, say};
 use super::peers::Peers;
 use super::sandbox::{self, Receivers, Sandbox, SandboxError};
-use super::serve::{Told, access, say};
+use super::serve::access;
 use super::sip_answer::SipShared;
 use super::webhooks::Webhooks;
 use crate::admin;

@@ -77,7 +77,7 @@ impl Receivers {
                     let address = receiver.address();
                     let (end, ended) = watch::channel(false);
                     // It ends with its sender, which is dropped with the node at the latest.
-                    tokio::spawn(receiver.run(|event| super::serve::say(event), ended));
+                    tokio::spawn(receiver.run(|event| super::listening::say(event), ended));
                     Some((address, end))
                 }
             };

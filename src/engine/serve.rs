@@ -1,13 +1,12 @@
 //! `ringproof serve`: start in the right order, run, drain, stop.
 
 use std::collections::HashMap;
-use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use std::{fmt, io};
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
@@ -19,6 +18,7 @@ use super::ceilings;
 use super::clock::{self, CLOCK};
 use super::data_dir::{DataDir, DataDirError};
 use super::gauges;
+use super::listening::{SipSockets, Told, say};
 use super::peers::Peers;
 use super::reload::{self, Reload};
 use super::sandbox::{self, Receivers, SandboxError};
@@ -31,16 +31,14 @@ use crate::admin;
 use crate::api::server::{Bounds, Counts};
 use crate::api::tls::Tls;
 use crate::api::{self, Access};
-use crate::config::{Configuration, SipTransport};
+use crate::config::Configuration;
 use crate::matcher::boot_time::BootTime;
-use crate::sip::flow::Transport;
 use crate::sip::transaction::key::HashKey;
 use crate::store::{self, Store, StoreError};
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
 use crate::transport::TransportError;
-use crate::transport::tcp::{self, BoundListener};
-use crate::transport::udp::{self, BoundSocket, RECEIVE_BUFFER};
+use crate::transport::tcp;
 use crate::verify::recent_calls::RecentCalls;
 use crate::verify::settings::{Application, ApplicationId};
 use crate::verify::{Restored, Verify};
@@ -330,100 +328,6 @@ impl Node {
         let store = self.store;
         let closed = tokio::task::spawn_blocking(move || store.close()).await;
         tracing::info!(clean = closed.is_ok(), "stopped");
-    }
-}
-
-/// What is told of the listeners.
-pub struct Told {
-    sip: Vec<(Transport, SocketAddr)>,
-    api: SocketAddr,
-    /// Whether the API speaks TLS.
-    secure: bool,
-    admin: SocketAddr,
-}
-
-impl fmt::Display for Told {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (transport, address) in &self.sip {
-            writeln!(f, "listening  sip    {}://{address}", transport.label())?;
-        }
-        writeln!(f, "listening  api    {}://{}", self.api_scheme(), self.api)?;
-        writeln!(f, "listening  admin  http://{}", self.admin)
-    }
-}
-
-impl Told {
-    pub fn api_url(&self) -> String {
-        format!("{}://{}", self.api_scheme(), reachable(self.api))
-    }
-
-    const fn api_scheme(&self) -> &'static str {
-        if self.secure { "https" } else { "http" }
-    }
-
-    /// What `ringproof call --via` takes.
-    pub fn sip_via(&self) -> String {
-        let via =
-            |(transport, address): &(Transport, SocketAddr)| format!("{}:{}", transport.label(), reachable(*address));
-        self.sip.first().map(via).unwrap_or_default()
-    }
-}
-
-/// Tells the one who started the node. That nobody listens any more is no reason to fail.
-pub fn say(text: &dyn fmt::Display) {
-    let _ = writeln!(io::stdout(), "{text}");
-}
-
-/// An address of this machine that can be called also where the listener is on all of them.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
-    match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
-    }
-    address
-}
-
-/// The open SIP listeners.
-struct SipSockets {
-    /// What they are bound to, in the order of the configuration.
-    bound: Vec<(Transport, SocketAddr)>,
-    /// A socket for each worker of every UDP listener.
-    udp: Vec<Vec<BoundSocket>>,
-    tcp: Vec<BoundListener>,
-}
-
-impl SipSockets {
-    fn open(configuration: &Configuration) -> Result<Self, TransportError> {
-        let mut opened = Self { bound: Vec::new(), udp: Vec::new(), tcp: Vec::new() };
-        for listener in &configuration.sip.listen {
-            let bound = match listener.transport {
-                SipTransport::Udp => opened.open_udp(listener.address, configuration.sip.workers)?,
-                SipTransport::Tcp => opened.open_tcp(listener.address)?,
-            };
-            opened.bound.push(bound);
-        }
-        Ok(opened)
-    }
-
-    fn open_udp(&mut self, listen: SocketAddr, workers: usize) -> Result<(Transport, SocketAddr), TransportError> {
-        let sockets = udp::open(listen, workers)?;
-        if let Some(got) = sockets.first().map(BoundSocket::receive_buffer).filter(|got| *got < RECEIVE_BUFFER) {
-            tracing::warn!(
-                listener = %listen, asked = RECEIVE_BUFFER, got,
-                "the kernel gives a smaller receive buffer; raise net.core.rmem_max to hold bursts of calls"
-            );
-        }
-        let local = sockets.first().map_or(listen, BoundSocket::local_addr);
-        self.udp.push(sockets);
-        Ok((Transport::Udp, local))
-    }
-
-    fn open_tcp(&mut self, listen: SocketAddr) -> Result<(Transport, SocketAddr), TransportError> {
-        let listener = tcp::open(listen)?;
-        let local = listener.local_addr();
-        self.tcp.push(listener);
-        Ok((Transport::Tcp, local))
     }
 }
 
