@@ -12,6 +12,7 @@ mod gauges;
 mod listening;
 mod peers;
 mod reload;
+mod routes;
 mod sandbox;
 mod serve;
 mod signals;

@@ -10,25 +10,23 @@ use tokio::sync::mpsc;
 
 use super::clock;
 use super::peers::Peers;
+use super::routes::{Routes, TrunkFace};
 use super::waiting::{Owner, WaitingCall, WaitingCalls};
 use crate::call::event::{CallKey, TrunkId};
 use crate::call::judge::{Invite, judge};
 use crate::call::trunk::Trunk;
 use crate::matcher::boot_time::BootTime;
 use crate::sip::flow::{Flow, Transport};
-use crate::sip::message::{HeaderName, Message, Method, Request, ScanError, Scanner, StartLine, Via};
+use crate::sip::message::{HeaderName, Method, Request, ScanError, Scanner, StartLine, Via};
 use crate::sip::transaction::key::{HashKey, TransactionKey};
 use crate::sip::uas::dispatch::{Dispatch, Dropped, dispatch};
-use crate::sip::uas::response::{self, Head, Status};
+use crate::sip::uas::response::{Head, Status};
 use crate::telemetry::beat::Beat;
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
 use crate::verify::claims::{Notify, Outcome};
 use crate::verify::recent_calls::RecentCalls;
 use crate::verify::{Held, Judged, Taken, Verify};
-
-/// Status codes that a trunk's peers may get besides its own refusal.
-const CODES: [u16; 11] = [200, 400, 405, 416, 420, 481, 487, 501, 503, 505, 513];
 
 /// What all SIP loops share.
 pub struct SipShared {
@@ -41,28 +39,6 @@ pub struct SipShared {
     health: Arc<Health>,
     dropped: DroppedCounters,
     invite_to_reply: Histogram,
-}
-
-/// Who may send calls, and what each trunk answers. A reload replaces both together. The place of a trunk keeps its
-/// meaning while the node runs, for calls that wait name it.
-struct Routes {
-    trunks: Vec<TrunkFace>,
-    peers: Peers,
-}
-
-impl Routes {
-    fn new(trunks: Vec<Trunk>, peers: Peers, metrics: &Metrics) -> Self {
-        Self { trunks: trunks.into_iter().map(|trunk| TrunkFace::new(trunk, metrics)).collect(), peers }
-    }
-}
-
-/// A trunk as the SIP side sees it.
-struct TrunkFace {
-    trunk: Trunk,
-    /// The header fields of its refusal.
-    refusal_fields: String,
-    requests: [(Transport, [IntCounter; Method::ALL.len()]); 2],
-    responses: Vec<(u16, IntCounter)>,
 }
 
 struct DroppedCounters {
@@ -401,67 +377,6 @@ enum Reply<'f> {
     Later(u128),
     /// One when that of its transaction is told, which is kept already.
     Known,
-}
-
-impl TrunkFace {
-    fn new(trunk: Trunk, metrics: &Metrics) -> Self {
-        let requests = [Transport::Udp, Transport::Tcp].map(|transport| {
-            let labels = |method: Method| [trunk.name.as_str(), method.as_str(), transport.label()];
-            (transport, Method::ALL.map(|method| metrics.sip_requests.with_label_values(&labels(method))))
-        });
-        let response =
-            |code: u16| (code, metrics.sip_responses.with_label_values(&[trunk.name.as_str(), &code.to_string()]));
-        let mut codes = vec![trunk.reject.code];
-        codes.extend(CODES.iter().filter(|code| **code != trunk.reject.code));
-        Self {
-            requests,
-            responses: codes.into_iter().map(response).collect(),
-            refusal_fields: trunk.reject.q850.map(reason_field).unwrap_or_default(),
-            trunk,
-        }
-    }
-
-    fn count(&self, message: &Message<'_>, transport: Transport) {
-        if let StartLine::Request { method, .. } = message.start_line()
-            && let Some((_, counters)) = self.requests.iter().find(|(of, _)| *of == transport)
-        {
-            counters[method as usize].inc();
-        }
-    }
-
-    fn refusal(&self) -> Head<'_> {
-        Head { code: self.trunk.reject.code, phrase: &self.trunk.reject.phrase, fields: &self.refusal_fields }
-    }
-
-    fn answer(
-        &self,
-        message: &Message<'_>,
-        via: &Via<'_>,
-        source: SocketAddr,
-        head: Head<'_>,
-        key: &HashKey,
-        answer: impl FnOnce(SocketAddr, Write<'_>),
-    ) {
-        if let Some((_, counter)) = self.responses.iter().find(|(code, _)| *code == head.code) {
-            counter.inc();
-        }
-        let mut write = |out: &mut Vec<u8>| response::write(out, message, via, source, head, key);
-        answer(response::destination(via, source), &mut write);
-    }
-}
-
-/// The Reason header field (RFC 3326) for a Q.850 cause, with the cause's name in Q.850 table 1.
-fn reason_field(cause: u8) -> String {
-    let text = match cause {
-        1 => ";text=\"Unallocated number\"",
-        17 => ";text=\"User busy\"",
-        18 => ";text=\"No user responding\"",
-        19 => ";text=\"No answer from user\"",
-        20 => ";text=\"Subscriber absent\"",
-        21 => ";text=\"Call rejected\"",
-        _ => "",
-    };
-    format!("Reason: Q.850;cause={cause}{text}\r\n")
 }
 
 /// The recent-calls table holds 64 bits of a key.
