@@ -281,10 +281,7 @@ impl Core {
             .filter_map(|_| nth(random.random_range(0..total)))
             .find(|number| !recent.contains(number) && take(number));
         let start = random.random_range(0..total);
-        let mine = |number: &&E164| {
-            let range = current.settings.numbers.find(**number);
-            range.is_some_and(|range| range.applications.contains(&application))
-        };
+        let mine = |number: &&E164| current.settings.numbers.serves(**number, application);
         let number = picked
             .or_else(|| {
                 let all = (0..total).filter_map(|step| nth((start + step) % total));

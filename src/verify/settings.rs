@@ -85,6 +85,12 @@ impl Numbers {
         (number.as_u64() - range.first.as_u64() < u64::from(range.count)).then_some(range)
     }
 
+    /// Whether `application` may show `number`.
+    #[must_use]
+    pub fn serves(&self, number: E164, application: ApplicationId) -> bool {
+        self.find(number).is_some_and(|range| range.applications.contains(&application))
+    }
+
     /// The ranges that `application` may show.
     pub fn of(&self, application: ApplicationId) -> impl Iterator<Item = &NumberRange> {
         self.ranges.iter().filter(move |range| range.applications.contains(&application))

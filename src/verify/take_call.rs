@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ulid::Ulid;
 
 use super::claims::{Notify, Waiter};
+use super::in_force::InForce;
 use super::recent_calls::Seen;
 use super::settings::ApplicationId;
 use super::{Core, Verify};
@@ -68,15 +69,22 @@ impl Verify {
             // One call claims once, whatever became of its pair since.
             return Judged::refused(event, CallOutcome::Repeated);
         }
-        let mut judged = core.judge(event, seen, now, notify, hold);
-        if judged.taken == Taken::Refuse && judged.verification.is_none() && core.is_foreign(event) {
+        let current = core.current.load();
+        let mut judged = core.judge(&current, event, seen, now, notify, hold);
+        // To a test call the numbers of other applications are nothing, unless it names a verification of its own that
+        // was begun before the number went to them.
+        if let Some(tester) = event.only
+            && judged.taken == Taken::Refuse
+            && judged.verification.is_none()
+            && event.dialled.is_some_and(|dialled| !current.settings.numbers.serves(dialled, ApplicationId(tester)))
+        {
             judged.outcome = CallOutcome::UnknownNumber;
         }
         if judged.taken == Taken::Unavailable && seen == Seen::New {
             core.recent.forget_call(event.key);
         }
         if seen == Seen::New || judged.outcome == CallOutcome::Matched {
-            core.count_call(event, judged.outcome);
+            current.count_call(event.trunk, judged.outcome);
         }
         judged
     }
@@ -85,6 +93,7 @@ impl Verify {
 impl Core {
     fn judge(
         self: &Arc<Self>,
+        current: &InForce,
         event: &CallEvent,
         seen: Seen,
         now: BootTime,
@@ -92,7 +101,6 @@ impl Core {
         hold: impl FnOnce() -> Held,
     ) -> Judged {
         let refused = |outcome| Judged::refused(event, outcome);
-        let current = self.current.load();
         let Some(dialled) = event.dialled.filter(|dialled| current.is_own(*dialled, || now)) else {
             return refused(CallOutcome::UnknownNumber);
         };
@@ -164,14 +172,6 @@ impl Core {
             }
             Met::Rested(_) | Met::Nothing => self.unmatched(event, dialled, seen, now),
         }
-    }
-
-    /// Whether a test call is for a number of other applications, which is nothing to it unless it names a verification
-    /// of its own that was begun before the number went to them.
-    fn is_foreign(&self, event: &CallEvent) -> bool {
-        let current = self.current.load();
-        let range = event.dialled.and_then(|dialled| current.settings.numbers.find(dialled));
-        event.only.zip(range).is_some_and(|(tester, range)| !range.applications.contains(&ApplicationId(tester)))
     }
 
     /// A call whose caller nobody waits for. If From names a phone that somebody does wait for, that verification is
@@ -276,10 +276,6 @@ impl Core {
             trunk: self.current.load().settings.trunks[usize::from(event.trunk.0)].clone(),
             event: event.clone(),
         }
-    }
-
-    fn count_call(&self, event: &CallEvent, outcome: CallOutcome) {
-        self.current.load().count_call(event.trunk, outcome);
     }
 }
 
