@@ -72,9 +72,8 @@ pub struct TestCall<'t> {
     pub trunk: Option<&'t Trunk>,
     /// Place of the application that asked for it.
     pub only: u16,
-    /// What became of it, and the ticket under which it waits if it does. Stays `None` where the message is refused
-    /// by its form alone.
-    pub judged: Option<(Judged, u128)>,
+    /// What became of it. Stays `None` where the message is refused by its form alone.
+    pub judged: Option<Judged>,
 }
 
 /// Where a message comes from.
@@ -339,7 +338,7 @@ impl SipShared {
         };
         let judged = self.verify.take_call(&event, notify, hold);
         if let Some(test) = test {
-            test.judged = Some((judged, transaction.0));
+            test.judged = Some(judged);
         }
         match judged.taken {
             Taken::Refuse => {

@@ -54,7 +54,7 @@ async fn place(shared: Arc<SipShared>, call: TestCall) -> Option<Placed> {
         instant: clock::instant(),
     };
     let mut placing = Placing { trunk: trunk.as_ref(), only: call.application.0, judged: None };
-    shared.receive_test(
+    let ticket = shared.receive_test(
         &mut placing,
         &mut scanner,
         message.as_bytes(),
@@ -65,7 +65,7 @@ async fn place(shared: Arc<SipShared>, call: TestCall) -> Option<Placed> {
         },
     );
     let judged = placing.judged;
-    if let (true, Some((_, ticket))) = (response.is_empty(), judged) {
+    if let Some(ticket) = ticket {
         match timeout(PATIENCE, finished.recv()).await {
             Ok(Some((ticket, outcome))) => {
                 shared.finish(&mut scanner, ticket, outcome, clock::boot(), |_, _, write| write(&mut response));
@@ -78,7 +78,7 @@ async fn place(shared: Arc<SipShared>, call: TestCall) -> Option<Placed> {
         }
     }
     let (code, reason) = status(&response)?;
-    Some(Placed { message, code, reason, judged: judged.map(|(judged, _)| judged) })
+    Some(Placed { message, code, reason, judged })
 }
 
 /// Places the calls of the test phones that call by themselves, until `stop` turns true.
