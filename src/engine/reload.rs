@@ -12,7 +12,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinError, spawn_blocking};
 
 use super::clock;
 use super::data_dir::DataDir;
@@ -74,6 +74,9 @@ enum Refusal {
     /// What its sandbox applications lack cannot be made.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
+    /// A fault of this program, worth a report.
+    #[error("the file was not read to its end: {0}")]
+    Broken(#[from] JoinError),
 }
 
 impl Reload {
@@ -116,11 +119,7 @@ impl Reload {
             let sandbox = Handle::current().block_on(complete)?;
             Ok(Next { configuration, settings, sandbox })
         });
-        match reading.await {
-            Ok(read) => read,
-            // It is not canceled, so it has panicked.
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
+        reading.await?
     }
 
     /// Settings first: routes and keys name trunks and applications by places that only the new settings have, and a
