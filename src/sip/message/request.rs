@@ -34,7 +34,7 @@ impl fmt::Debug for Request<'_> {
 
 impl<'a> Request<'a> {
     /// Reads the mandatory fields. `None` where one is missing, repeated or broken, a tag is empty, or
-    /// CSeq names another method.
+    /// CSeq names another method than a known one.
     #[must_use]
     pub fn read(message: Message<'a>, via: Via<'a>) -> Option<Self> {
         let StartLine::Request { method, method_name, uri, .. } = message.start_line() else { return None };
@@ -43,15 +43,8 @@ impl<'a> Request<'a> {
         let call_id = message.only(HeaderName::CallId).filter(|value| !value.is_empty())?;
         let cseq = CSeq::parse(message.only(HeaderName::CSeq)?)?;
         let whole = |value: &NameAddr<'_>| value.params.find("tag").is_none() || value.tag().is_some();
-        (cseq.method_name == method_name && whole(&from) && whole(&to)).then_some(Self {
-            message,
-            method,
-            uri,
-            via,
-            from,
-            to,
-            call_id,
-            cseq,
-        })
+        // A method that nobody knows is told so, whatever CSeq makes of it (RFC 4475 3.1.2.18).
+        let agree = method == Method::Other || cseq.method_name == method_name;
+        (agree && whole(&from) && whole(&to)).then_some(Self { message, method, uri, via, from, to, call_id, cseq })
     }
 }

@@ -34,7 +34,10 @@ impl<'a> Via<'a> {
         let (name, version) = (lex::trim(parts.next()?), lex::trim(parts.next()?));
         let behind = lex::trim(parts.next()?);
         let transport_end = behind.iter().position(|&byte| lex::is_lws(byte))?;
-        if !name.eq_ignore_ascii_case(b"SIP") || version != b"2.0" || !lex::is_token_text(&behind[..transport_end]) {
+        if !name.eq_ignore_ascii_case(b"SIP")
+            || !lex::is_token_text(version)
+            || !lex::is_token_text(&behind[..transport_end])
+        {
             return None;
         }
         let (host, port) = lex::host_port(&behind[transport_end..])?;
@@ -47,10 +50,22 @@ impl<'a> Via<'a> {
         self.params.value("branch")
     }
 
-    /// Whether the branch is globally unique (RFC 3261 8.1.1.7), not one of RFC 2543.
+    /// Whether the branch is globally unique (RFC 3261 8.1.1.7), not one of RFC 2543. The cookie alone, with nothing
+    /// behind it, tells no transaction from another (RFC 4475 3.2.1).
     #[must_use]
     pub fn has_magic_cookie(&self) -> bool {
-        self.branch().is_some_and(|branch| branch.starts_with(b"z9hG4bK"))
+        self.branch().and_then(|branch| branch.strip_prefix(b"z9hG4bK")).is_some_and(|unique| !unique.is_empty())
+    }
+
+    /// Whether the values behind the topmost one, in the same header field, can be read.
+    #[must_use]
+    pub fn rest_is_whole(&self) -> bool {
+        let mut rest = self.rest;
+        while let Some(behind) = rest.strip_prefix(b",") {
+            let Some(next) = Via::parse(behind) else { return false };
+            rest = next.rest;
+        }
+        true
     }
 
     /// Whether the peer asks for the response to come back to its source port (RFC 3581 3).
@@ -74,16 +89,21 @@ mod tests {
     }
 
     #[test]
+    fn a_bare_cookie_is_no_branch_of_its_own() {
+        assert!(!Via::parse(b"SIP/2.0/UDP a;branch=z9hG4bK").unwrap().has_magic_cookie());
+        assert!(Via::parse(b"SIP/2.0/UDP a;branch=z9hG4bK1").unwrap().has_magic_cookie());
+    }
+
+    #[test]
+    fn values_behind_the_topmost_one_are_looked_at() {
+        let whole = |value: &'static [u8]| Via::parse(value).unwrap().rest_is_whole();
+        assert!(whole(b"SIP/2.0/UDP a") && whole(b"SIP/2.0/UDP a, SIP/2.0/TCP b;x=\",\" ,SIP/2.0/UDP [::1]"));
+        assert!(!whole(b"SIP/2.0/UDP a;;,;,,") && !whole(b"SIP/2.0/UDP a,") && !whole(b"SIP/2.0/UDP a, b"));
+    }
+
+    #[test]
     fn broken_values_are_refused() {
-        for wrong in [
-            &b""[..],
-            b"SIP/2.0/UDP",
-            b"SIP/2.0 a",
-            b"HTTP/2.0/UDP a",
-            b"SIP/3.0/UDP a",
-            b"SIP/2.0/UDP a:x",
-            b"SIP/2.0/U@P a",
-        ] {
+        for wrong in [&b""[..], b"SIP/2.0/UDP", b"SIP/2.0 a", b"HTTP/2.0/UDP a", b"SIP/2.0/UDP a:x", b"SIP/2.0/U@P a"] {
             assert_eq!(Via::parse(wrong), None, "{}", wrong.escape_ascii());
         }
     }
