@@ -21,7 +21,7 @@ impl HashKey {
     /// RFC 2543 Call-ID, CSeq number, From-tag, Request-URI and that Via (RFC 3261 17.2.3).
     #[must_use]
     pub fn transaction(&self, request: &Request<'_>) -> TransactionKey {
-        let mut hash = Hash::new(self, 1);
+        let mut hash = Hash::new(self, Domain::Transaction as u8);
         if request.via.has_magic_cookie() {
             hash.part(request.via.branch().unwrap_or(b""));
             hash.part(request.via.host);
@@ -39,7 +39,7 @@ impl HashKey {
     /// The same for every retransmission and fork of one call: Call-ID and From-tag (RFC 3261 8.2.2.2).
     #[must_use]
     pub fn call(&self, request: &Request<'_>) -> u64 {
-        let mut hash = Hash::new(self, 2);
+        let mut hash = Hash::new(self, Domain::Call as u8);
         hash.part(request.call_id);
         hash.part(request.from.tag().unwrap_or(b""));
         low(hash.finish())
@@ -49,14 +49,46 @@ impl HashKey {
     /// CANCEL, before and after a restart. 64 bits.
     #[must_use]
     pub fn to_tag(&self, parts: TagParts<'_>) -> u64 {
-        let mut hash = Hash::new(self, 3);
+        low(self.hash(Domain::Tag, parts, &[]))
+    }
+
+    /// What tells one connection's transactions from another's.
+    #[must_use]
+    pub fn way(&self, remote: std::net::SocketAddr) -> u128 {
+        let mut hash = Hash::new(self, Domain::Way as u8);
+        match remote.ip() {
+            std::net::IpAddr::V4(ip) => hash.part(&ip.octets()),
+            std::net::IpAddr::V6(ip) => hash.part(&ip.octets()),
+        }
+        hash.part(&remote.port().to_be_bytes());
+        hash.finish()
+    }
+
+    /// The hash of a transaction's parts and what else belongs to it.
+    pub(super) fn hash(&self, domain: Domain, parts: TagParts<'_>, more: &[&[u8]]) -> u128 {
+        let mut hash = Hash::new(self, domain as u8);
         for part in [parts.call_id, parts.from_tag, parts.branch, parts.host] {
             hash.part(part);
         }
         hash.part(&parts.port.to_be_bytes());
         hash.part(&parts.cseq.to_be_bytes());
-        low(hash.finish())
+        for part in more {
+            hash.part(part);
+        }
+        hash.finish()
     }
+}
+
+/// What a hash is for: those of one domain are no use in another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Domain {
+    Transaction = 1,
+    Call = 2,
+    Tag = 3,
+    CookieStream = 4,
+    CookieMac = 5,
+    Way = 6,
 }
 
 /// Key of a server transaction.
@@ -78,6 +110,21 @@ pub struct TagParts<'a> {
     pub host: &'a [u8],
     /// Its port, 0 where none is given.
     pub port: u16,
+}
+
+impl<'a> TagParts<'a> {
+    /// The parts of a request; an ACK has those of its INVITE (RFC 3261 17.1.1.3).
+    #[must_use]
+    pub fn of(request: &Request<'a>) -> Self {
+        Self {
+            call_id: request.call_id,
+            from_tag: request.from.tag().unwrap_or(b""),
+            cseq: request.cseq.number,
+            branch: request.via.branch().unwrap_or(b""),
+            host: request.via.host,
+            port: request.via.port.unwrap_or(0),
+        }
+    }
 }
 
 struct Hash(SipHasher24);

@@ -16,12 +16,14 @@ pub enum Dispatch<'a> {
     Cancel(Request<'a>),
     /// A ping.
     Options(Request<'a>),
+    /// The ACK to a final response: it is never answered (RFC 3261 17.1.1.3).
+    Ack(Request<'a>),
 }
 
 /// Why a message is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dropped {
-    /// An ACK: it ends a transaction and is never answered.
+    /// An ACK that cannot be read. No ACK is ever answered.
     Ack,
     /// A response: this node asks nothing.
     Response,
@@ -39,7 +41,9 @@ pub fn dispatch(message: Message<'_>) -> Dispatch<'_> {
         return Dispatch::Drop(Dropped::NoVia);
     };
     if method == Method::Ack {
-        return Dispatch::Drop(Dropped::Ack);
+        let readable = version_2 && message.fault().is_none();
+        let request = readable.then(|| Request::read(message, via)).flatten();
+        return request.map_or(Dispatch::Drop(Dropped::Ack), Dispatch::Ack);
     }
     if !version_2 {
         return Dispatch::Respond(via, Status::VersionNotSupported);
@@ -48,6 +52,9 @@ pub fn dispatch(message: Message<'_>) -> Dispatch<'_> {
         Some(Fault::TooManyHeaderFields) => return Dispatch::Respond(via, Status::MessageTooLarge),
         Some(Fault::Malformed) => return Dispatch::Respond(via, Status::BadRequest),
         None => {}
+    }
+    if !via.rest_is_whole() {
+        return Dispatch::Respond(via, Status::BadRequest);
     }
     let Some(request) = Request::read(message, via).filter(|request| length_fits(&request.message)) else {
         return Dispatch::Respond(via, Status::BadRequest);

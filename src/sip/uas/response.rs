@@ -82,6 +82,8 @@ pub struct Head<'a> {
     pub phrase: &'a str,
     /// Whole header fields, each with its CRLF.
     pub fields: &'a str,
+    /// The To-tag, where it is not the keyed hash of the request.
+    pub tag: Option<&'a [u8]>,
 }
 
 impl From<Status> for Head<'static> {
@@ -92,7 +94,7 @@ impl From<Status> for Head<'static> {
             }
             _ => "",
         };
-        Head { code: status.code(), phrase: status.phrase(), fields }
+        Head { code: status.code(), phrase: status.phrase(), fields, tag: None }
     }
 }
 
@@ -118,7 +120,7 @@ pub fn write(
     for value in message.values(HeaderName::From) {
         field(out, b"From: ", value);
     }
-    to(out, message, via, key);
+    to(out, message, via, key, head.tag);
     for value in message.values(HeaderName::CallId) {
         field(out, b"Call-ID: ", value);
     }
@@ -167,11 +169,16 @@ fn top_via(out: &mut Vec<u8>, via: &Via<'_>, source: SocketAddr) {
 }
 
 /// To with the tag that marks this node's end of the call, unless it has one.
-fn to(out: &mut Vec<u8>, message: &Message<'_>, via: &Via<'_>, key: &HashKey) {
+fn to(out: &mut Vec<u8>, message: &Message<'_>, via: &Via<'_>, key: &HashKey, tag: Option<&[u8]>) {
     let mut values = message.values(HeaderName::To);
     let Some(value) = values.next() else { return };
     field(out, b"To: ", value);
     if NameAddr::parse(value).is_some_and(|to| to.params.find("tag").is_none()) {
+        if let Some(tag) = tag {
+            out.extend_from_slice(b";tag=");
+            out.extend_from_slice(tag);
+            return more_of(out, values);
+        }
         let from = message.values(HeaderName::From).next().and_then(NameAddr::parse);
         let tag = key.to_tag(TagParts {
             call_id: message.values(HeaderName::CallId).next().unwrap_or(b""),
@@ -184,6 +191,10 @@ fn to(out: &mut Vec<u8>, message: &Message<'_>, via: &Via<'_>, key: &HashKey) {
         out.extend_from_slice(b";tag=");
         hexadecimal(out, tag);
     }
+    more_of(out, values);
+}
+
+fn more_of<'a>(out: &mut Vec<u8>, values: impl Iterator<Item = &'a [u8]>) {
     for value in values {
         field(out, b"To: ", value);
     }
@@ -253,7 +264,7 @@ mod tests {
 
     #[test]
     fn response_carries_the_requests_fields_and_its_own_tag() {
-        let head = Head { code: 486, phrase: "Busy Here", fields: "Reason: Q.850;cause=17\r\n" };
+        let head = Head { code: 486, phrase: "Busy Here", fields: "Reason: Q.850;cause=17\r\n", tag: None };
         let text = respond(INVITE, head);
         let tag = text.split("tag=").nth(2).unwrap().split("\r\n").next().unwrap();
         assert_eq!(tag.len(), 16);
