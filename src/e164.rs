@@ -105,6 +105,28 @@ impl E164 {
         }
     }
 
+    /// The one form among those that reach the same subscriber, for comparing numbers; what is told and stored is the
+    /// number as it came. Argentina's mobiles come with a 9 behind the country code or without it, Mexico's with the 1
+    /// that the plan gave up in 2019, Brazil's with the ninth digit that all mobiles have since 2016 or in the form of
+    /// eight digits.
+    #[must_use]
+    pub const fn subscriber(self) -> Self {
+        const AREA: u64 = 10_000_000_000;
+        let number = self.0;
+        match number {
+            // +54 9 or +52 1 and ten digits become +54 or +52 and those ten.
+            5_490_000_000_000..=5_499_999_999_999 => Self(54 * AREA + number % AREA),
+            5_210_000_000_000..=5_219_999_999_999 => Self(52 * AREA + number % AREA),
+            // +55, two digits of the area, 9 and eight digits of a mobile become the same without the 9. Eight digits
+            // that begin with 2 to 5 are a landline, which has no form of nine.
+            5_500_000_000_000..=5_599_999_999_999 => {
+                let (area, local) = (number / 1_000_000_000, number % 1_000_000_000);
+                if local >= 960_000_000 { Self(area * 100_000_000 + local % 100_000_000) } else { self }
+            }
+            _ => self,
+        }
+    }
+
     /// The number for a log: calling code and the last two digits, the rest as `*`.
     #[must_use]
     pub fn masked(self) -> Masked {
@@ -233,6 +255,21 @@ mod tests {
         let number: E164 = "+12025550143".parse().unwrap();
         assert_eq!(number.masked().to_string(), "+1********43");
         assert_eq!(format!("{number:?}"), "E164(+1********43)");
+    }
+
+    #[test]
+    fn f44_forms_of_one_subscriber_are_equal_and_others_stay() {
+        let subscriber = |text: &str| text.parse::<E164>().unwrap().subscriber().to_string();
+        for (one, other) in [
+            ("+5491122334455", "+541122334455"),
+            ("+5215512345678", "+525512345678"),
+            ("+5511987654321", "+551187654321"),
+        ] {
+            assert_eq!(subscriber(one), subscriber(other), "{one} {other}");
+        }
+        for own in ["+390612345678", "+5511912345678", "+551123456789", "+447700900123", "+12025550143"] {
+            assert_eq!(subscriber(own), own);
+        }
     }
 
     #[test]

@@ -18,11 +18,11 @@ pub const LATE: Duration = Duration::from_mins(1);
 pub struct PairKey(pub u128);
 
 impl PairKey {
-    /// The key of a pair under the node's secret.
+    /// The key of a pair under the node's secret. Forms of one phone that reach the same subscriber have one key.
     #[must_use]
     pub fn new(secret: &[u8; 16], phone: E164, number: E164) -> Self {
         let mut hasher = SipHasher24::new_with_key(secret);
-        hasher.write_u64(phone.as_u64());
+        hasher.write_u64(phone.subscriber().as_u64());
         hasher.write_u64(number.as_u64());
         Self(hasher.finish128().as_u128())
     }
