@@ -72,10 +72,28 @@ pub enum Reason {
     ClientCanceled,
     /// The caller's number is one of our own.
     OwnNumber,
+    /// The carrier's check of the caller failed (RFC 8224 6.2.2).
+    StirFailed,
+    /// A verdict stands in a header field from which the trunk takes none.
+    VerdictIgnored,
+    /// Remote-Party-ID says that the network has not checked it.
+    NotScreened,
+    /// A payphone calls.
+    CpcPayphone,
+    /// A telephone of a prison calls.
+    CpcPrison,
+    /// An operator's position calls.
+    CpcOperator,
+    /// A caller of the trunk's own country came over a trunk for callers from abroad.
+    RoamingSuspected,
+    /// The same caller had called the same number a moment before: the carrier tries again.
+    CarrierRetry,
+    /// Verified calls to the application's numbers rise while calls come that carry its numbers as caller.
+    RingbackSuspected,
 }
 
 impl Reason {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 21] = [
         Self::CliWithheld,
         Self::CliInvalid,
         Self::CliAmbiguous,
@@ -88,6 +106,15 @@ impl Reason {
         Self::Superseded,
         Self::ClientCanceled,
         Self::OwnNumber,
+        Self::StirFailed,
+        Self::VerdictIgnored,
+        Self::NotScreened,
+        Self::CpcPayphone,
+        Self::CpcPrison,
+        Self::CpcOperator,
+        Self::RoamingSuspected,
+        Self::CarrierRetry,
+        Self::RingbackSuspected,
     ];
 
     /// The name in API responses and events.
@@ -106,6 +133,15 @@ impl Reason {
             Self::Superseded => "superseded",
             Self::ClientCanceled => "client_canceled",
             Self::OwnNumber => "own_number",
+            Self::StirFailed => "stir_failed",
+            Self::VerdictIgnored => "verdict_ignored",
+            Self::NotScreened => "not_screened",
+            Self::CpcPayphone => "cpc_payphone",
+            Self::CpcPrison => "cpc_prison",
+            Self::CpcOperator => "cpc_operator",
+            Self::RoamingSuspected => "roaming_suspected",
+            Self::CarrierRetry => "carrier_retry",
+            Self::RingbackSuspected => "ringback_suspected",
         }
     }
 }

@@ -29,6 +29,33 @@ pub enum NumberFormat {
     Nsn,
 }
 
+/// A form that is against E.164 and that some carriers send all the same. A trunk that names it has it repaired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Repair {
+    /// `+` before a national number: `+0500000123`.
+    PlusNational,
+    /// `+` before an international prefix: `+00966500000123`.
+    PlusInternational,
+    /// A trunk prefix behind the country code: `9660500000123`, with `+` or without.
+    CodeAndTrunkPrefix,
+}
+
+impl Repair {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::PlusNational, Self::PlusInternational, Self::CodeAndTrunkPrefix];
+
+    /// The name in the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::PlusNational => "plus_national",
+            Self::PlusInternational => "plus_international",
+            Self::CodeAndTrunkPrefix => "code_and_trunk_prefix",
+        }
+    }
+}
+
 /// The country is not one of ISO 3166 that has a numbering plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no country with a numbering plan; give two letters of ISO 3166 such as \"SA\"")]
@@ -49,6 +76,8 @@ pub struct Dialplan {
     lengths: u32,
     bare_mobile: Option<u8>,
     format: NumberFormat,
+    tech_prefix: Vec<u8>,
+    repairs: Vec<Repair>,
 }
 
 impl Dialplan {
@@ -92,6 +121,8 @@ impl Dialplan {
             country,
             region,
             format,
+            tech_prefix: Vec::new(),
+            repairs: Vec::new(),
         })
     }
 
@@ -105,6 +136,54 @@ impl Dialplan {
         let region = plan.get_region_for_number(&parsed(number));
         let region = region.or_else(|| plan.get_region_for_country_code(number.country_code().into()));
         Self::for_country(&region.map(|region| region.to_string()).unwrap_or_default(), format)
+    }
+
+    /// The same with a prefix that the trunk puts before every number, and the forms that are repaired.
+    #[must_use]
+    pub fn with_habits(self, tech_prefix: &str, repairs: Vec<Repair>) -> Self {
+        Self { tech_prefix: tech_prefix.as_bytes().to_vec(), repairs, ..self }
+    }
+
+    /// The prefix that the trunk puts before every number.
+    #[must_use]
+    pub fn tech_prefix(&self) -> &str {
+        std::str::from_utf8(&self.tech_prefix).unwrap_or_default()
+    }
+
+    /// The forms that are repaired.
+    #[must_use]
+    pub fn repairs(&self) -> &[Repair] {
+        &self.repairs
+    }
+
+    /// `text` without the prefix that the trunk puts before every number.
+    #[must_use]
+    pub fn without_tech_prefix<'t>(&self, text: &'t [u8]) -> &'t [u8] {
+        text.strip_prefix(&self.tech_prefix[..]).unwrap_or(text)
+    }
+
+    /// Reads digits that came behind `+`.
+    #[must_use]
+    pub fn read_with_plus(&self, digits: &[u8]) -> Option<E164> {
+        self.repaired(digits, true).or_else(|| E164::from_digits(digits).ok())
+    }
+
+    /// The number that is meant by a form against E.164, where the trunk has it repaired.
+    fn repaired(&self, digits: &[u8], plus: bool) -> Option<E164> {
+        self.repairs.iter().find_map(|repair| match repair {
+            Repair::PlusInternational if plus => {
+                let rest = self.international_prefixes.iter().find_map(|prefix| digits.strip_prefix(&prefix[..]))?;
+                E164::from_digits(rest).ok()
+            }
+            Repair::PlusNational if plus && self.has_trunk_prefix(digits) && self.code != 1 => {
+                self.national(&digits[self.trunk_prefix.len()..])
+            }
+            Repair::CodeAndTrunkPrefix if self.code != 1 => {
+                let rest = digits.strip_prefix(&self.code_digits[..]).filter(|rest| self.has_trunk_prefix(rest))?;
+                self.national(&rest[self.trunk_prefix.len()..])
+            }
+            _ => None,
+        })
     }
 
     /// The country, two upper-case letters.
@@ -128,6 +207,9 @@ impl Dialplan {
     /// Reads digits that came without `+`. `None` where no rule gives exactly one E.164 number.
     #[must_use]
     pub fn read(&self, digits: &[u8]) -> Option<E164> {
+        if let Some(repaired) = self.repaired(digits, false) {
+            return Some(repaired);
+        }
         if self.format == NumberFormat::E164NoPlus {
             return E164::from_digits(digits).ok();
         }
@@ -276,6 +358,32 @@ mod tests {
         assert_eq!(read("GB", NumberFormat::Nsn, "7700900123").as_deref(), Some("+447700900123"));
         assert_eq!(read("GB", NumberFormat::E164NoPlus, "966500000123").as_deref(), Some("+966500000123"));
         assert_eq!(read("GB", NumberFormat::E164NoPlus, "07700900123"), None);
+    }
+
+    #[test]
+    fn f14_forms_against_the_plan_are_repaired_where_the_trunk_says_so() {
+        let plan = |repairs: &[Repair]| {
+            Dialplan::for_country("SA", NumberFormat::Auto).unwrap().with_habits("", repairs.to_vec())
+        };
+        let all = plan(&[Repair::PlusInternational, Repair::PlusNational, Repair::CodeAndTrunkPrefix]);
+        let number = "+966500000123".parse().ok();
+        assert_eq!(all.read_with_plus(b"0500000123"), number);
+        assert_eq!(all.read_with_plus(b"00966500000123"), number);
+        assert_eq!(all.read_with_plus(b"9660500000123"), number);
+        assert_eq!(all.read(b"9660500000123"), number);
+        assert_eq!(all.read_with_plus(b"966500000123"), number);
+        let none = plan(&[]);
+        assert_eq!(none.read_with_plus(b"0500000123"), None);
+        assert_eq!(none.read_with_plus(b"00966500000123"), None);
+        assert_eq!(none.read(b"9660500000123"), None);
+        assert_eq!(plan(&[Repair::PlusNational]).read_with_plus(b"00966500000123"), None);
+    }
+
+    #[test]
+    fn f43_a_tech_prefix_is_taken_off() {
+        let plan = Dialplan::for_country("GB", NumberFormat::Auto).unwrap().with_habits("1234#", Vec::new());
+        assert_eq!(plan.without_tech_prefix(b"1234#447700900123"), b"447700900123");
+        assert_eq!(plan.without_tech_prefix(b"447700900123"), b"447700900123");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use ulid::Ulid;
 
 use super::assurance::{Assurance, Reasons};
+use super::evidence::Evidence;
 use crate::e164::E164;
 
 /// Place of a trunk in the configuration in force.
@@ -31,17 +32,41 @@ impl fmt::Display for CallRecordId {
 pub enum CallerSource {
     /// P-Asserted-Identity (RFC 3325 9.1).
     Pai,
+    /// Remote-Party-ID.
+    Rpid,
+    /// P-Preferred-Identity (RFC 3325 9.2).
+    Ppi,
     /// From (RFC 3261 20.20).
     From,
+    /// The display name of From.
+    Display,
 }
 
 impl CallerSource {
+    /// All of them, in their order.
+    pub const ALL: [Self; 5] = [Self::Pai, Self::Rpid, Self::Ppi, Self::From, Self::Display];
+
     /// The name in configuration, events and the database.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pai => "pai",
+            Self::Rpid => "rpid",
+            Self::Ppi => "ppi",
             Self::From => "from",
+            Self::Display => "display",
+        }
+    }
+
+    /// The header field as people write it.
+    #[must_use]
+    pub const fn header(self) -> &'static str {
+        match self {
+            Self::Pai => "P-Asserted-Identity",
+            Self::Rpid => "Remote-Party-ID",
+            Self::Ppi => "P-Preferred-Identity",
+            Self::From => "From",
+            Self::Display => "From (display name)",
         }
     }
 }
@@ -81,6 +106,8 @@ pub struct CallEvent {
     pub assurance: Assurance,
     /// What speaks against the call, or is worth telling.
     pub reasons: Reasons,
+    /// What its header fields said, and which rule followed.
+    pub evidence: Evidence,
     /// When the INVITE came in, UTC.
     pub received_at: SystemTime,
 }

@@ -1,10 +1,12 @@
-//! Which number calls: P-Asserted-Identity or From, in the trunk's order (RFC 3325 9.1, RFC 3261 20.20).
+//! Which number calls: the trunk's sources in its order (RFC 3325 9.1, 9.2, RFC 3261 20.20).
 
 use super::assurance::Reason;
 use super::event::{CallerSource, Presentation};
-use super::number::{self, Reading};
-use super::privacy;
+use super::evidence::{Finding, HiddenBy};
+use super::number;
+use super::remote_party::{self, RemoteParty};
 use super::trunk::{Restricted, Trunk};
+use super::{display, privacy};
 use crate::e164::E164;
 use crate::sip::message::{HeaderName, Message, NameAddr, Uri, name_addr};
 
@@ -13,82 +15,127 @@ use crate::sip::message::{HeaderName, Message, NameAddr, Uri, name_addr};
 pub struct Identity {
     /// The number that counts and the header that gave it, or why there is none.
     pub caller: Result<(E164, CallerSource), Reason>,
-    /// What P-Asserted-Identity says, where the trunk's sources list it or its assertions are trusted: a number, nothing
-    /// (`Ok(None)`), or why it is unusable.
+    /// What the network asserts, where the trunk's sources list it or its assertions are trusted: a number, nothing
+    /// (`Ok(None)`), or why it is unusable. P-Asserted-Identity, and without one a Remote-Party-ID that is listed.
     pub asserted: Result<Option<E164>, Reason>,
     /// The number of From.
     pub presented: Option<E164>,
     /// Whether the caller's number may be shown.
     pub presentation: Presentation,
+    /// What each header held, by [`CallerSource`].
+    pub findings: [Finding; CallerSource::ALL.len()],
+    /// What Remote-Party-ID says of its screening.
+    pub screened: Option<bool>,
+    /// What asked to hide the number.
+    pub hidden_by: Option<HiddenBy>,
 }
 
 /// Reads who calls.
 #[must_use]
 pub fn read(message: &Message<'_>, from: &NameAddr<'_>, trunk: &Trunk) -> Identity {
-    let presented = Uri::parse(from.uri).map_or(Reading::Invalid, |uri| number::read(&uri, &trunk.dialplan));
-    let asserted = asserted(message, trunk);
+    let listed = |source| trunk.sources.contains(&source);
+    let party = if listed(CallerSource::Rpid) { remote_party::read(message) } else { None };
+    let screened = party.flatten().and_then(|party| party.screened);
+    let mut findings = [Finding::Unread; CallerSource::ALL.len()];
+    for source in CallerSource::ALL {
+        // The asserted identity and From are held against each other on every trunk.
+        if listed(source) || matches!(source, CallerSource::Pai | CallerSource::From) {
+            findings[source as usize] = match source {
+                CallerSource::Pai => asserted(message, trunk),
+                CallerSource::Rpid => remote(party, trunk),
+                CallerSource::Ppi => preferred(message, trunk),
+                CallerSource::From => in_uri(from.uri, trunk),
+                CallerSource::Display => display::read(from.display, &trunk.dialplan).into(),
+            };
+        }
+    }
+    let found = |source: CallerSource| findings[source as usize];
     // A source that holds nothing like a number gives way to the next; one that holds an unusable number does not,
     // for what comes after it would be a guess at whom the network meant.
-    let caller = trunk
-        .sources
-        .iter()
-        .find_map(|source| {
-            let reading = match source {
-                CallerSource::Pai => asserted,
-                CallerSource::From => Ok(presented),
-            };
-            match reading {
-                Ok(Reading::Nothing) => None,
-                Ok(Reading::Invalid) => Some(Err(Reason::CliInvalid)),
-                Ok(Reading::Number(number)) => Some(Ok((number, *source))),
-                Err(Ambiguous) => Some(Err(Reason::CliAmbiguous)),
-            }
-        })
-        .unwrap_or(Err(Reason::CliWithheld));
-    let restricted = privacy::is_requested(message) || privacy::is_anonymous(from);
+    let caller = trunk.sources.iter().find_map(|source| match found(*source) {
+        Finding::Unread | Finding::Nothing => None,
+        Finding::Invalid => Some(Err(Reason::CliInvalid)),
+        Finding::Ambiguous => Some(Err(Reason::CliAmbiguous)),
+        Finding::Number(number) => Some(Ok((number, *source))),
+    });
+    let caller = caller.unwrap_or(Err(Reason::CliWithheld));
+    let hidden_by = hidden_by(message, from, party.flatten());
     let caller = match caller {
-        Ok(_) if restricted && trunk.restricted == Restricted::Refuse => Err(Reason::CliWithheld),
+        Ok(_) if hidden_by.is_some() && trunk.restricted == Restricted::Refuse => Err(Reason::CliWithheld),
         other => other,
     };
     let presentation = match caller {
         Err(_) => Presentation::Unavailable,
-        Ok(_) if restricted => Presentation::Restricted,
+        Ok(_) if hidden_by.is_some() => Presentation::Restricted,
         Ok(_) => Presentation::Allowed,
     };
-    let heeded = trunk.sources.contains(&CallerSource::Pai) || trunk.asserted_trust.is_trusted();
-    let asserted = match asserted {
-        _ if !heeded => Ok(None),
-        Ok(Reading::Nothing) => Ok(None),
-        Ok(Reading::Number(number)) => Ok(Some(number)),
-        Ok(Reading::Invalid) => Err(Reason::CliInvalid),
-        Err(Ambiguous) => Err(Reason::CliAmbiguous),
+    let heeded = listed(CallerSource::Pai) || trunk.asserted_trust.is_trusted();
+    let asserted = match found(CallerSource::Pai) {
+        Finding::Nothing => found(CallerSource::Rpid),
+        _ if !heeded => found(CallerSource::Rpid),
+        pai => pai,
     };
-    let presented = if let Reading::Number(number) = presented { Some(number) } else { None };
-    Identity { caller, asserted, presented, presentation }
+    let asserted = match asserted {
+        Finding::Unread | Finding::Nothing => Ok(None),
+        Finding::Invalid => Err(Reason::CliInvalid),
+        Finding::Ambiguous => Err(Reason::CliAmbiguous),
+        Finding::Number(number) => Ok(Some(number)),
+    };
+    let presented = if let Finding::Number(number) = found(CallerSource::From) { Some(number) } else { None };
+    Identity { caller, asserted, presented, presentation, findings, screened, hidden_by }
 }
 
-/// Several asserted identities that are not one number in its two forms.
-#[derive(Clone, Copy)]
-struct Ambiguous;
+/// What asks to hide the number that calls.
+fn hidden_by(message: &Message<'_>, from: &NameAddr<'_>, party: Option<RemoteParty<'_>>) -> Option<HiddenBy> {
+    if privacy::is_requested(message) {
+        Some(HiddenBy::Privacy)
+    } else if privacy::is_anonymous(from) {
+        Some(HiddenBy::From)
+    } else {
+        party.is_some_and(|party| party.restricted).then_some(HiddenBy::RemotePartyId)
+    }
+}
 
-/// P-Asserted-Identity holds one value, or one sip and one tel value for the same number (RFC 3325 9.1). A value
-/// without a number, such as a name, says nothing; one that cannot be read may hide whom the network means, and is
-/// unusable.
-fn asserted(message: &Message<'_>, trunk: &Trunk) -> Result<Reading, Ambiguous> {
-    let mut found = Reading::Nothing;
-    let mut values = 0;
+fn in_uri(uri: &[u8], trunk: &Trunk) -> Finding {
+    Uri::parse(uri).map_or(Finding::Invalid, |uri| number::read(&uri, &trunk.dialplan).into())
+}
+
+/// A value that cannot be read may hide whom the network means, and is unusable.
+fn remote(party: Option<Option<RemoteParty<'_>>>, trunk: &Trunk) -> Finding {
+    match party {
+        None => Finding::Nothing,
+        Some(None) => Finding::Invalid,
+        Some(Some(party)) => in_uri(party.uri, trunk),
+    }
+}
+
+fn preferred(message: &Message<'_>, trunk: &Trunk) -> Finding {
+    let values = message.values(HeaderName::PPreferredIdentity).flat_map(name_addr::list);
+    one_number(values, trunk)
+}
+
+/// P-Asserted-Identity holds one value, or one sip and one tel value for the same number (RFC 3325 9.1).
+fn asserted(message: &Message<'_>, trunk: &Trunk) -> Finding {
+    one_number(message.values(HeaderName::PAssertedIdentity).flat_map(name_addr::list), trunk)
+}
+
+/// A value without a number, such as a name, says nothing; one that cannot be read may hide whom the network means, and
+/// is unusable. Several that are not one number in its two forms are ambiguous.
+fn one_number<'a>(values: impl Iterator<Item = &'a [u8]>, trunk: &Trunk) -> Finding {
+    let mut found = Finding::Nothing;
+    let mut count = 0;
     let mut tel_values = 0;
-    for value in message.values(HeaderName::PAssertedIdentity).flat_map(name_addr::list) {
-        values += 1;
+    for value in values {
+        count += 1;
         let uri = NameAddr::parse(value).and_then(|value| Uri::parse(value.uri));
         tel_values += usize::from(matches!(uri, Some(Uri::Tel(_))));
-        let reading = uri.map_or(Reading::Invalid, |uri| number::read(&uri, &trunk.dialplan));
+        let reading = uri.map_or(Finding::Invalid, |uri| number::read(&uri, &trunk.dialplan).into());
         found = match (found, reading) {
-            (first, Reading::Nothing) => first,
-            (Reading::Nothing, second) => second,
+            (first, Finding::Nothing) => first,
+            (Finding::Nothing, second) => second,
             (first, second) if first == second => first,
-            _ => return Err(Ambiguous),
+            _ => return Finding::Ambiguous,
         };
     }
-    if values > 2 || values == 2 && tel_values != 1 { Err(Ambiguous) } else { Ok(found) }
+    if count > 2 || count == 2 && tel_values != 1 { Finding::Ambiguous } else { found }
 }

@@ -4,10 +4,12 @@ use std::time::SystemTime;
 
 use super::assurance::{Assurance, Reason, Reasons};
 use super::event::{CallEvent, CallKey, CallerSource, Presentation, TrunkId};
-use super::forwarding;
+use super::evidence::{Evidence, Finding, Proof, Rule};
 use super::identity::{self, Identity};
-use super::number;
-use super::trunk::{DidSource, Forwarded, Path, Scope, Trunk, Trust};
+use super::line::{self, SpecialLine};
+use super::trunk::{DidSource, Forwarded, Scope, SpecialLines, Trunk, Trust};
+use super::verdict::{self, Attestation, Verdict};
+use super::{forwarding, number};
 use crate::e164::E164;
 use crate::sip::message::{HeaderName, Message, NameAddr, Uri};
 
@@ -22,6 +24,8 @@ pub struct Invite<'a> {
     pub from: NameAddr<'a>,
     /// Its To.
     pub to: NameAddr<'a>,
+    /// How the peer is proved: [`Trunk::proof`].
+    pub proof: Proof,
     /// What tells the call from another.
     pub key: CallKey,
     /// When it came in, UTC.
@@ -31,39 +35,73 @@ pub struct Invite<'a> {
 /// Judges a call that came over `trunk`. `is_own` knows the numbers that people call.
 pub fn judge(invite: &Invite<'_>, id: TrunkId, trunk: &Trunk, is_own: impl Fn(E164) -> bool) -> CallEvent {
     let identity = identity::read(&invite.message, &invite.from, trunk);
-    let mut reasons = Reasons::NONE;
     let mut caller = identity.caller;
     if caller.is_ok_and(|(number, _)| is_own(number)) {
         // One of our numbers as a caller is a forgery or a loop, the sign of ring-back phishing.
         caller = Err(Reason::OwnNumber);
     }
-    let mut assurance = match caller {
-        Ok((number, source)) => level(trunk, number, source),
-        Err(reason) => {
-            reasons = reasons.with(reason);
-            Assurance::D
-        }
+    let verdicts = verdict::read(&invite.message, &invite.from, trunk);
+    let rule = caller.map_or(Rule::NoCaller, |(number, source)| {
+        // Carriers check the asserted identity, else From (3GPP TS 24.229 5.7.1.25); no other header's number.
+        let passed = matches!(verdicts.told, Some((Verdict::Passed(Some(Attestation::A)), _)))
+            && matches!(source, CallerSource::Pai | CallerSource::From);
+        if passed { Rule::Verdict } else { level(trunk, number, source, identity.screened) }
+    });
+    let dialled = dialled(invite, trunk, &is_own);
+    let evidence = Evidence {
+        findings: identity.findings,
+        screened: identity.screened,
+        hidden_by: identity.hidden_by,
+        verdict: verdicts.told,
+        line: line::of(&invite.message, &invite.from),
+        forwarded: forwarding::sign(&invite.message, |uri| {
+            let readings = Uri::parse(uri).map(|uri| number::candidates(&uri, &trunk.dialplan));
+            dialled.zip(readings).is_some_and(|(dialled, mut readings)| readings.any(|number| number == dialled))
+        }),
+        dialled: dialled.map_or(Finding::Nothing, Finding::Number),
+        to_differs: to_differs(invite),
+        rule,
+        proof: invite.proof,
     };
-    if trunk.path == Path::Public {
-        // Over UDP a stranger can send with the peer's address.
-        assurance = assurance.min(Assurance::C);
+    let mut level = rule.level();
+    let mut reasons = Reasons::NONE;
+    let mut cap = |at_most: Assurance, reason: Option<Reason>| {
+        level = level.min(at_most);
+        reasons = reason.map_or(reasons, |reason| reasons.with(reason));
+    };
+    if let Err(reason) = caller {
+        cap(Assurance::D, Some(reason));
+    }
+    if evidence.proof == Proof::None {
+        cap(Assurance::C, None);
     }
     let mut presented = None;
-    if let Ok((number, source)) = caller
-        && let Some(difference) = difference(&identity, number, source, trunk.asserted_trust)
-    {
-        reasons = reasons.with(difference.reason);
-        presented = difference.presented;
-        if difference.reason != Reason::PresentedDiffers {
-            assurance = Assurance::D;
+    if let Ok((number, source)) = caller {
+        if let Some(difference) = difference(&identity, number, source, trunk.asserted_trust) {
+            presented = difference.presented;
+            let own_choice = difference.reason == Reason::PresentedDiffers;
+            cap(if own_choice { Assurance::A } else { Assurance::D }, Some(difference.reason));
+        }
+        if source == CallerSource::Rpid && identity.screened == Some(false) {
+            cap(Assurance::C, Some(Reason::NotScreened));
         }
     }
-    if forwarding::is_forwarded(&invite.message) {
-        reasons = reasons.with(Reason::Forwarded);
-        assurance = match trunk.forwarded {
-            Forwarded::Refuse => Assurance::D,
-            Forwarded::Flag => assurance.min(Assurance::C),
-        };
+    if trunk.scope == Scope::International && roams(caller, trunk) {
+        cap(Assurance::C, Some(Reason::RoamingSuspected));
+    }
+    if matches!(verdicts.told, Some((Verdict::Failed, _))) {
+        cap(Assurance::D, Some(Reason::StirFailed));
+    }
+    if verdicts.ignored {
+        cap(Assurance::A, Some(Reason::VerdictIgnored));
+    }
+    if let Some(line) = evidence.line {
+        let at_most = if trunk.special_lines == SpecialLines::Refuse { Assurance::D } else { Assurance::A };
+        cap(at_most, Some(reason_of(line)));
+    }
+    if evidence.forwarded.is_some() {
+        let at_most = if trunk.forwarded == Forwarded::Refuse { Assurance::D } else { Assurance::C };
+        cap(at_most, Some(Reason::Forwarded));
     }
     CallEvent {
         key: invite.key,
@@ -73,22 +111,41 @@ pub fn judge(invite: &Invite<'_>, id: TrunkId, trunk: &Trunk, is_own: impl Fn(E1
         presented,
         source: caller.ok().map(|(_, source)| source),
         presentation: if caller.is_ok() { identity.presentation } else { Presentation::Unavailable },
-        dialled: dialled(invite, trunk, is_own),
-        assurance,
+        dialled,
+        assurance: level,
         reasons,
+        evidence,
         received_at: invite.received_at,
     }
 }
 
-/// The level before contrary signs: From alone is C; an asserted number is worth what stands behind the trunk.
-fn level(trunk: &Trunk, caller: E164, source: CallerSource) -> Assurance {
+/// The rule before caps and contrary signs: what callers say of themselves is C; an asserted number is worth what stands
+/// behind the trunk.
+fn level(trunk: &Trunk, caller: E164, source: CallerSource, screened: Option<bool>) -> Rule {
     match (source, trunk.asserted_trust) {
-        (CallerSource::From, _) | (_, Trust::None | Trust::Customer) => Assurance::C,
-        (CallerSource::Pai, Trust::OnNet) => Assurance::A,
-        (CallerSource::Pai, Trust::Operator) => {
-            let domestic = trunk.scope == Scope::National && trunk.dialplan.is_domestic(caller);
-            if domestic { Assurance::B } else { Assurance::C }
-        }
+        (CallerSource::Ppi | CallerSource::From | CallerSource::Display, _) => Rule::Presented,
+        (_, Trust::None | Trust::Customer) => Rule::NotVouched,
+        (CallerSource::Rpid, _) if screened != Some(true) => Rule::NotScreened,
+        (_, Trust::OnNet) => Rule::OnNet,
+        (_, Trust::Operator) if trunk.scope != Scope::National => Rule::NotNational,
+        (_, Trust::Operator) if trunk.dialplan.is_domestic(caller) => Rule::National,
+        (_, Trust::Operator) => Rule::Foreign,
+    }
+}
+
+/// Who is at home and calls from abroad roams, hides behind a foreign network, or is forged there.
+fn roams(caller: Result<(E164, CallerSource), Reason>, trunk: &Trunk) -> bool {
+    match caller {
+        Ok((number, _)) => trunk.dialplan.is_domestic(number),
+        Err(reason) => reason == Reason::CliWithheld,
+    }
+}
+
+const fn reason_of(line: SpecialLine) -> Reason {
+    match line {
+        SpecialLine::Payphone => Reason::CpcPayphone,
+        SpecialLine::Prison => Reason::CpcPrison,
+        SpecialLine::Operator => Reason::CpcOperator,
     }
 }
 
@@ -99,18 +156,41 @@ struct Difference {
     presented: Option<E164>,
 }
 
-/// Compares From with the asserted identity. A network that is trusted to assert may let its customer present another
-/// number; anywhere else another number, or an asserted identity that is unusable beside From, is a contrary sign.
+/// Compares what counts with the other word on who calls. A network that is trusted to assert may let its customer
+/// present another number; anywhere else another number, or an asserted identity that is unusable, is a contrary sign.
 fn difference(identity: &Identity, caller: E164, source: CallerSource, trust: Trust) -> Option<Difference> {
+    let vouched = match source {
+        CallerSource::Pai => trust.is_trusted(),
+        CallerSource::Rpid => trust.is_trusted() && identity.screened == Some(true),
+        _ => false,
+    };
+    if source == CallerSource::Rpid
+        && let Finding::Number(asserted) = identity.findings[CallerSource::Pai as usize]
+        && trust.is_trusted()
+        && asserted.subscriber() != caller.subscriber()
+    {
+        // Two words of the network that name two lines.
+        return Some(Difference { reason: Reason::FromPaiMismatch, presented: Some(asserted) });
+    }
     let (other, reason) = match source {
-        CallerSource::Pai if trust.is_trusted() => (identity.presented?, Reason::PresentedDiffers),
-        CallerSource::Pai => (identity.presented?, Reason::FromPaiMismatch),
-        CallerSource::From => match identity.asserted {
+        CallerSource::Pai | CallerSource::Rpid if vouched => (identity.presented?, Reason::PresentedDiffers),
+        CallerSource::Pai | CallerSource::Rpid => (identity.presented?, Reason::FromPaiMismatch),
+        CallerSource::Ppi | CallerSource::From | CallerSource::Display => match identity.asserted {
             Ok(asserted) => (asserted?, Reason::FromPaiMismatch),
             Err(reason) => return Some(Difference { reason, presented: None }),
         },
     };
-    (other != caller).then_some(Difference { reason, presented: Some(other) })
+    (other.subscriber() != caller.subscriber()).then_some(Difference { reason, presented: Some(other) })
+}
+
+/// Whether To and the Request-URI name different users. Only a hint: many networks rewrite one of them with every call.
+fn to_differs(invite: &Invite<'_>) -> bool {
+    let user = |uri| match Uri::parse(uri) {
+        Some(Uri::Sip(uri)) => Some(uri.user),
+        Some(Uri::Tel(uri)) => Some(uri.number),
+        _ => None,
+    };
+    user(invite.uri) != user(invite.to.uri)
 }
 
 /// The dialled number: the reading that is one of our numbers, else the dialplan's.

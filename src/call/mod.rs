@@ -6,10 +6,17 @@
 
 pub mod assurance;
 pub mod dialplan;
+mod display;
 pub mod event;
+pub mod evidence;
 pub mod forwarding;
 pub mod identity;
 pub mod judge;
+pub mod line;
 pub mod number;
 pub mod privacy;
+pub mod profile;
+pub mod remote_party;
+pub mod trace;
 pub mod trunk;
+pub mod verdict;

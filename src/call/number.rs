@@ -1,6 +1,7 @@
 //! A telephone number out of a URI (RFC 3966, RFC 3261 19.1.6).
 
 use super::dialplan::Dialplan;
+use super::evidence::Finding;
 use crate::e164::E164;
 use crate::sip::message::uri::unescape;
 use crate::sip::message::{Params, Uri};
@@ -20,6 +21,22 @@ pub enum Reading {
     Invalid,
     /// A number.
     Number(E164),
+}
+
+impl From<Reading> for Finding {
+    fn from(reading: Reading) -> Self {
+        match reading {
+            Reading::Nothing => Self::Nothing,
+            Reading::Invalid => Self::Invalid,
+            Reading::Number(number) => Self::Number(number),
+        }
+    }
+}
+
+/// Reads a number that stands by itself.
+#[must_use]
+pub fn text(text: &[u8], plan: &Dialplan) -> Reading {
+    subscriber(text, Params(b""), plan)
 }
 
 /// Reads the number of a URI. A password is never looked at.
@@ -45,13 +62,13 @@ pub fn candidates(uri: &Uri<'_>, plan: &Dialplan) -> impl Iterator<Item = E164> 
         Reading::Nothing | Reading::Invalid => None,
     };
     let mut digits = Digits::default();
-    let without_plus = digits.collect(user).then(|| E164::from_digits(digits.as_slice()).ok()).flatten();
+    let without_plus = digits.collect(user, plan).then(|| E164::from_digits(digits.as_slice()).ok()).flatten();
     by_plan.into_iter().chain(without_plus)
 }
 
 fn subscriber(user: &[u8], params: Params<'_>, plan: &Dialplan) -> Reading {
     let mut digits = Digits::default();
-    let readable = digits.collect(user);
+    let readable = digits.collect(user, plan);
     let is_name = user.first().is_some_and(u8::is_ascii_alphabetic) && digits.length < NUMBER_IN_A_NAME;
     if !digits.any_but_zero() || is_name {
         return Reading::Nothing;
@@ -60,10 +77,12 @@ fn subscriber(user: &[u8], params: Params<'_>, plan: &Dialplan) -> Reading {
         return Reading::Invalid;
     }
     let number = if digits.plus {
-        E164::from_digits(digits.as_slice()).ok()
+        plan.read_with_plus(digits.as_slice())
     } else if let Some([b'+', context @ ..]) = params.value("phone-context") {
         let mut code = Digits::default();
-        code.collect(context).then(|| plan.read_in_context(code.as_slice(), digits.as_slice())).flatten()
+        // A global context has a digit (RFC 3966 3, `global-number-digits`).
+        let readable = code.collect(context, plan) && code.length > 0;
+        readable.then(|| plan.read_in_context(code.as_slice(), digits.as_slice())).flatten()
     } else {
         plan.read(digits.as_slice())
     };
@@ -79,8 +98,8 @@ struct Digits {
 }
 
 impl Digits {
-    /// Takes the digits out of `text`; whether there was nothing else in it.
-    fn collect(&mut self, text: &[u8]) -> bool {
+    /// Takes the digits out of `text`, without the trunk's tech prefix; whether there was nothing else in it.
+    fn collect(&mut self, text: &[u8], plan: &Dialplan) -> bool {
         let mut decoded = [0u8; MAX_USER];
         let Some(text) = unescape(text, &mut decoded) else {
             // Too long for a number, but with digits it is still not nothing.
@@ -89,6 +108,7 @@ impl Digits {
             return false;
         };
         let mut readable = true;
+        let text = plan.without_tech_prefix(text);
         for (index, &byte) in text.iter().enumerate() {
             match byte {
                 b'0'..=b'9' => match self.buffer.get_mut(self.length) {

@@ -2,6 +2,8 @@
 
 use super::dialplan::Dialplan;
 use super::event::CallerSource;
+use super::evidence::Proof;
+use super::verdict::{Attestation, VerdictHeader};
 
 /// One `[[trunk]]`.
 #[derive(Debug, Clone)]
@@ -14,6 +16,8 @@ pub struct Trunk {
     pub scope: Scope,
     /// Whether a stranger can send packets with this peer's address.
     pub path: Path,
+    /// What has to come back from the peer before a call counts.
+    pub confirm: Confirm,
     /// The final response to every call.
     pub reject: Reject,
     /// Which headers name the caller, best first.
@@ -26,11 +30,29 @@ pub struct Trunk {
     pub did: DidSource,
     /// What becomes of a forwarded call.
     pub forwarded: Forwarded,
+    /// Where the carrier tells what its own check of the caller found.
+    pub verdict_headers: Vec<VerdictHeader>,
+    /// The level of a passed check that names none.
+    pub bare_verdict: Option<Attestation>,
+    /// What becomes of calls from payphones, prisons and operators.
+    pub special_lines: SpecialLines,
+    /// Most calls that are taken.
+    pub limits: Limits,
 }
 
 impl Trunk {
     /// Name of the built-in trunk over which test calls come. No other trunk has it.
     pub const SANDBOX: &'static str = "sandbox";
+
+    /// How a peer of this trunk is proved when its call comes over a connection, or in a datagram.
+    #[must_use]
+    pub fn proof(&self, connected: bool) -> Proof {
+        match (connected, self.confirm, self.path) {
+            (true, _, _) | (false, Confirm::Invite, Path::Private) => Proof::Path,
+            (false, Confirm::Ack, _) => Proof::Ack,
+            (false, Confirm::Invite, Path::Public) => Proof::None,
+        }
+    }
 
     /// The built-in trunk: an operator vouches for callers of the dialplan's country, so that a test call can reach
     /// every level but A.
@@ -41,12 +63,17 @@ impl Trunk {
             dialplan,
             scope: Scope::National,
             path: Path::Private,
+            confirm: Confirm::Invite,
             reject: Reject { code: 486, phrase: "Busy Here".to_owned(), q850: Some(17) },
             sources: vec![CallerSource::Pai, CallerSource::From],
             asserted_trust: Trust::Operator,
             restricted: Restricted::MatchOnly,
             did: DidSource::RequestUri,
             forwarded: Forwarded::Refuse,
+            verdict_headers: Vec::new(),
+            bare_verdict: None,
+            special_lines: SpecialLines::Refuse,
+            limits: Limits::default(),
         }
     }
 }
@@ -69,6 +96,38 @@ pub enum Path {
     Private,
     /// The internet: a UDP source address proves nothing.
     Public,
+}
+
+/// What makes a call count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Confirm {
+    /// The INVITE.
+    Invite,
+    /// The ACK to its refusal, which only a party can send that receives at the peer's address. A connection proves
+    /// that by itself, so over TCP the INVITE is enough.
+    Ack,
+}
+
+/// What becomes of a call from a line that is nobody's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpecialLines {
+    /// Level D.
+    Refuse,
+    /// The reason is told, the level stays.
+    Flag,
+}
+
+/// Most calls of a trunk; 0 is no cap. What is above gets 503.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// Calls a second of the trunk.
+    pub calls_per_second: u32,
+    /// Calls of the trunk that wait for their answer at one time.
+    pub concurrent: u32,
+    /// Calls a second of each peer address.
+    pub peer_calls_per_second: u32,
+    /// Calls of each peer address that wait at one time.
+    pub peer_concurrent: u32,
 }
 
 /// Who stands behind a P-Asserted-Identity.

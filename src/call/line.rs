@@ -1,0 +1,92 @@
+//! Lines that are nobody's own phone: payphones, prisons, operator positions.
+
+use crate::sip::message::{HeaderName, Message, NameAddr, Params, Uri, name_addr};
+
+/// The kind of a line that proves no person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpecialLine {
+    /// A public telephone.
+    Payphone,
+    /// A telephone of a prison.
+    Prison,
+    /// An operator's position, or a call set up by one.
+    Operator,
+}
+
+impl SpecialLine {
+    /// The name in traces.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Payphone => "payphone",
+            Self::Prison => "prison",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+/// Finds the calling party's category (`cpc`, as ISUP has it) or the originating line information (`isup-oli`, `oli`)
+/// of the asserted identities and From, inside the user part or behind the URI.
+#[must_use]
+pub fn of(message: &Message<'_>, from: &NameAddr<'_>) -> Option<SpecialLine> {
+    let mut asserted = message.values(HeaderName::PAssertedIdentity).flat_map(name_addr::list);
+    asserted
+        .find_map(|value| in_uri(NameAddr::parse(value)?.uri))
+        .or_else(|| in_uri(from.uri))
+        .or_else(|| told(from.params))
+}
+
+fn in_uri(uri: &[u8]) -> Option<SpecialLine> {
+    match Uri::parse(uri)? {
+        Uri::Sip(uri) => told(uri.user_params).or_else(|| told(uri.params)),
+        Uri::Tel(uri) => told(uri.params),
+        Uri::Other => None,
+    }
+}
+
+fn told(params: Params<'_>) -> Option<SpecialLine> {
+    params.iter().find_map(|param| {
+        let is = |name: &str| param.name.eq_ignore_ascii_case(name.as_bytes());
+        let value = param.value?;
+        if is("cpc") {
+            category(value)
+        } else {
+            (is("isup-oli") || is("oli")).then(|| line_information(value)).flatten()
+        }
+    })
+}
+
+fn category(value: &[u8]) -> Option<SpecialLine> {
+    let kinds = [SpecialLine::Payphone, SpecialLine::Prison, SpecialLine::Operator];
+    kinds.into_iter().find(|kind| value.eq_ignore_ascii_case(kind.as_str().as_bytes()))
+}
+
+/// ANI II digits as the North American plan assigns them.
+fn line_information(value: &[u8]) -> Option<SpecialLine> {
+    match value {
+        b"27" | b"70" => Some(SpecialLine::Payphone),
+        b"29" => Some(SpecialLine::Prison),
+        b"30" | b"34" => Some(SpecialLine::Operator),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f18_categories_are_found_in_every_place() {
+        for (uri, kind) in [
+            ("sip:+12025550143;cpc=payphone@c", Some(SpecialLine::Payphone)),
+            ("sip:+12025550143@c;CPC=Prison", Some(SpecialLine::Prison)),
+            ("tel:+12025550143;cpc=operator", Some(SpecialLine::Operator)),
+            ("sip:+12025550143;isup-oli=29@c", Some(SpecialLine::Prison)),
+            ("sip:+12025550143@c;oli=27", Some(SpecialLine::Payphone)),
+            ("sip:+12025550143;cpc=ordinary;isup-oli=00@c", None),
+            ("sip:cpc=payphone@c", None),
+        ] {
+            assert_eq!(in_uri(uri.as_bytes()), kind, "{uri}");
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Remote-Party-ID, the older form of an asserted identity that many switches still send.
+
+use crate::sip::message::{HeaderName, Message, NameAddr, name_addr};
+
+/// The calling party as Remote-Party-ID tells it.
+#[derive(Clone, Copy)]
+pub struct RemoteParty<'a> {
+    /// Its address.
+    pub uri: &'a [u8],
+    /// Whether the network has checked it: `screen`.
+    pub screened: Option<bool>,
+    /// Whether it is not to be shown: `privacy`.
+    pub restricted: bool,
+}
+
+/// Reads the first value that speaks of the calling party, which one without `party` does too. `None` where there is
+/// none; `Some(None)` where a value cannot be read and may be it.
+#[must_use]
+pub fn read<'a>(message: &Message<'a>) -> Option<Option<RemoteParty<'a>>> {
+    message.values(HeaderName::RemotePartyId).flat_map(name_addr::list).find_map(|value| {
+        let Some(value) = NameAddr::parse(value) else { return Some(None) };
+        let says = |name: &str, word: &[u8]| unquoted(value.params.value(name)?).map(|v| v.eq_ignore_ascii_case(word));
+        let calling = says("party", b"calling").unwrap_or(true);
+        calling.then(|| {
+            Some(RemoteParty {
+                uri: value.uri,
+                screened: match (says("screen", b"yes"), says("screen", b"no")) {
+                    (Some(true), _) => Some(true),
+                    (_, Some(true)) => Some(false),
+                    _ => None,
+                },
+                restricted: ["full", "uri"].iter().any(|word| says("privacy", word.as_bytes()) == Some(true)),
+            })
+        })
+    })
+}
+
+fn unquoted(value: &[u8]) -> Option<&[u8]> {
+    match value {
+        [b'"', inner @ .., b'"'] => Some(inner),
+        plain => Some(plain),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sip::message::Scanner;
+
+    #[test]
+    fn f26_f27_f28_the_calling_party_is_found_with_what_is_told_of_it() {
+        let told = |field: &str| {
+            let text = format!("INVITE sip:a@b SIP/2.0\r\nRemote-Party-ID: {field}\r\n\r\n");
+            let mut scanner = Scanner::default();
+            let message = scanner.scan(text.as_bytes()).unwrap();
+            read(&message).map(|party| party.map(|party| (party.uri.to_vec(), party.screened, party.restricted)))
+        };
+        let party = |screened, restricted| Some(Some((b"sip:1@c".to_vec(), screened, restricted)));
+        assert_eq!(told("\"x, y\" <sip:1@c>;party=calling;screen=yes;privacy=off"), party(Some(true), false));
+        assert_eq!(told("<sip:2@c>;party=called, <sip:1@c>;screen=\"no\";privacy=full"), party(Some(false), true));
+        assert_eq!(told("<sip:1@c>;privacy=URI"), party(None, true));
+        assert_eq!(told("<sip:1@c>;party=called"), None);
+        assert_eq!(told("<sip:1@c;party=calling"), Some(None));
+    }
+}
