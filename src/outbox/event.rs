@@ -9,6 +9,7 @@ use serde::{Serialize, Serializer};
 use ulid::Ulid;
 
 use crate::call::event::{CallEvent, CallRecordId, CallerSource};
+use crate::call::trace;
 use crate::matcher::verification::{Timestamp, Verification};
 
 /// Id of an event: `evt_` and a ULID. It is the `webhook-id`, the same on every try.
@@ -40,6 +41,14 @@ pub enum EventType {
     Failed,
     /// The phone called within a minute after the window.
     LateCall,
+    /// The phone called again after it was verified.
+    CallRepeated,
+    /// Another phone called the number of the only verification that is pending on it.
+    CallMismatched,
+    /// A call came whose caller is one of our own numbers.
+    FraudOwnNumber,
+    /// Verified calls have risen since such calls came.
+    FraudRingback,
     /// The last try of a delivery failed.
     DeliveryExhausted,
     /// An endpoint is sent nothing any more until it is enabled again.
@@ -48,7 +57,7 @@ pub enum EventType {
 
 impl EventType {
     /// Every type there is, for configuration that names them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
         Self::Created,
         Self::CallReceived,
         Self::Verified,
@@ -57,6 +66,10 @@ impl EventType {
         Self::Denied,
         Self::Failed,
         Self::LateCall,
+        Self::CallRepeated,
+        Self::CallMismatched,
+        Self::FraudOwnNumber,
+        Self::FraudRingback,
         Self::DeliveryExhausted,
         Self::EndpointDisabled,
     ];
@@ -73,6 +86,10 @@ impl EventType {
             Self::Denied => "verification.denied",
             Self::Failed => "verification.failed",
             Self::LateCall => "verification.late_call",
+            Self::CallRepeated => "call.repeated",
+            Self::CallMismatched => "call.mismatched",
+            Self::FraudOwnNumber => "fraud.own_number",
+            Self::FraudRingback => "fraud.ringback_suspected",
             Self::DeliveryExhausted => "delivery.exhausted",
             Self::EndpointDisabled => "endpoint.disabled",
         }
@@ -106,6 +123,16 @@ pub struct CallFacts {
     pub trunk: String,
     /// What the call said.
     pub event: CallEvent,
+}
+
+impl CallFacts {
+    /// The decision trace as JSON, its numbers masked.
+    #[must_use]
+    #[expect(clippy::missing_panics_doc, reason = "texts always become JSON")]
+    pub fn trace(&self) -> String {
+        let steps = trace::steps(&self.event, &|number| number.masked().to_string());
+        serde_json::to_string(&steps).expect("texts always become JSON")
+    }
 }
 
 impl Serialize for CallFacts {

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, named_params, params};
 
 use super::row::{self, columns, millis};
-use super::step::{Claim, Done, End, IdempotencyRecord, Note, Prepared, Work};
+use super::step::{Claim, Done, End, IdempotencyRecord, Note, Prepared, Warning, Work};
 use super::{deliveries, endpoints, tried};
 use crate::call::assurance::Assurance;
 use crate::call::event::{CallerSource, Presentation};
@@ -98,6 +98,12 @@ pub fn apply(
         Work::Claim(step) => claim(&mut outbox, step).map(Done::Verification),
         Work::End(step) => end(&mut outbox, step).map(Done::Verification),
         Work::Note(step) => note(&mut outbox, step).map(Done::Verification),
+        Work::Warn(step) => {
+            let Warning { application, event: id, kind, at, body } = &**step;
+            let event =
+                Event { id: *id, kind: *kind, at: *at, application, verification: None, body: Arc::clone(body) };
+            outbox.tell(&event, None).map(|()| Done::Other)
+        }
         Work::Tried(step) => tried::tried(&mut outbox, step).map(|()| Done::Other),
         Work::Replay(step) => deliveries::replay(&mut outbox, step).map(Done::Replay),
         Work::Enable(endpoint) => {
@@ -199,8 +205,18 @@ fn note(outbox: &mut Outbox<'_>, step: &Note) -> Result<Option<Verification>, Ap
     let (sql, reasons, outcome) = match step.kind {
         EventType::CallReceived => (received, step.call.event.reasons.bits(), "refused"),
         EventType::LateCall => (late, 0, "late"),
+        EventType::CallRepeated => (late, 0, "repeated"),
+        EventType::CallMismatched => (received, 0, "mismatched"),
         other => return Err(ApplyError::Misuse(other.as_str())),
     };
+    if step.kind == EventType::CallMismatched {
+        // A hint that anybody can bring about is kept for whoever asked for it.
+        let row = row::find(outbox.connection, step.verification)?;
+        let heard = |row: &Verification| outbox.subscriptions.of(&row.application, step.kind).next().is_some();
+        if !row.as_ref().is_some_and(heard) {
+            return Ok(None);
+        }
+    }
     let parameters = named_params! { ":reasons": reasons, ":id": step.verification.to_string() };
     let named = outbox.connection.prepare_cached(sql)?.query_row(parameters, row::verification).optional()?;
     let Some(verification) = named else { return Ok(None) };
@@ -310,8 +326,8 @@ fn record(
     outcome: &str,
 ) -> Result<(), ApplyError> {
     let sql = "INSERT INTO calls (id, verification, application, trunk, caller, dialled, source, assurance, reasons, \
-               outcome, received_at, call_key) VALUES (:id, :verification, :application, :trunk, :caller, :dialled, \
-               :source, :assurance, :reasons, :outcome, :received_at, :call_key)";
+               outcome, received_at, call_key, trace) VALUES (:id, :verification, :application, :trunk, :caller, :dialled, \
+               :source, :assurance, :reasons, :outcome, :received_at, :call_key, :trace)";
     let event = &call.event;
     // A number that its owner withholds was good for the match and leaves no trace.
     let caller = event.caller.filter(|_| event.presentation == Presentation::Allowed);
@@ -328,6 +344,7 @@ fn record(
         ":outcome": outcome,
         ":received_at": millis(event.received_at),
         ":call_key": event.key.0.cast_signed(),
+        ":trace": call.trace(),
     })?;
     Ok(())
 }

@@ -78,6 +78,8 @@ pub struct CallRow {
     pub outcome: String,
     /// When the INVITE came in, UTC.
     pub received_at: SystemTime,
+    /// How it was judged, as a JSON list of steps; `None` of a call from before version 3 of the schema.
+    pub trace: Option<String>,
 }
 
 /// An event of the pull feed.
@@ -259,8 +261,8 @@ pub(super) const OF_APPLICATION: &str = newest!(" AND ?5 IS NULL");
 pub(super) const OF_STATUS: &str = newest!(" AND status = ?5");
 pub(super) const OF_PHONE: &str = newest!(" AND phone = ?5");
 pub(super) const OF_REFERENCE: &str = newest!(" AND reference = ?5");
-pub(super) const CALLS: &str = "SELECT id, trunk, caller, source, dialled, assurance, reasons, outcome, received_at \
-    FROM calls WHERE verification = ?1 AND rowid < ?2 ORDER BY rowid DESC LIMIT ?3";
+pub(super) const CALLS: &str = "SELECT id, trunk, caller, source, dialled, assurance, reasons, outcome, received_at, \
+    trace FROM calls WHERE verification = ?1 AND rowid < ?2 ORDER BY rowid DESC LIMIT ?3";
 pub(super) const EVENTS: &str =
     "SELECT id, type, body FROM events WHERE application = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
 
@@ -299,6 +301,7 @@ fn call(row: &Row<'_>) -> rusqlite::Result<CallRow> {
         reasons: Reasons::from_bits(row.get(6)?),
         outcome: row.get(7)?,
         received_at: row::time(row, 8)?,
+        trace: row.get(9)?,
     })
 }
 

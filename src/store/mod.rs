@@ -57,7 +57,7 @@ pub use deliveries::{DeliveryFilter, DeliveryRow, Replayed};
 pub use endpoints::EndpointRow;
 pub use lists::{CallRow, EventRow, Page, VerificationFilter};
 pub use recovered::{PendingRow, Recovered, RestingRow};
-pub use step::{Claim, Create, End, IdempotencyRecord, Note, StepError, Tried};
+pub use step::{Claim, Create, End, IdempotencyRecord, Note, StepError, Tried, Warning};
 
 /// The endpoints that are sent nothing.
 pub type DisabledEndpoints = Arc<HashSet<EndpointId>>;
@@ -287,6 +287,12 @@ impl Store {
     pub fn note(&self, step: Note, done: impl FnOnce(Result<(), StepError>) + Send + 'static) {
         let done = |answer: Answer| done(answer.map(drop));
         self.inner.push(Urgency::Delivery, Work::Note(Box::new(step)), Box::new(done));
+    }
+
+    /// Warns an application. `done` is told when it is durable, or lost.
+    pub fn warn(&self, step: Warning, done: impl FnOnce(Result<(), StepError>) + Send + 'static) {
+        let done = |answer: Answer| done(answer.map(drop));
+        self.inner.push(Urgency::Delivery, Work::Warn(Box::new(step)), Box::new(done));
     }
 
     /// Keeps how a try of a delivery ended: its row, what it says of its endpoint, and the events that follow where it

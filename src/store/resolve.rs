@@ -98,7 +98,7 @@ pub fn resolve(connection: &Connection, work: &Work) -> rusqlite::Result<Option<
             let done = exists(connection, step.event)?;
             Ok(Some(if done { Ok(Done::Verification(None)) } else { Err(StepError::RolledBack) }))
         }
-        Work::Tried(_) | Work::Replay(_) | Work::Enable(_) => Ok(None),
+        Work::Tried(_) | Work::Replay(_) | Work::Enable(_) | Work::Warn(_) => Ok(None),
     }
 }
 

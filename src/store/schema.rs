@@ -13,7 +13,8 @@ use rusqlite::{Connection, OpenFlags};
 use super::StoreError;
 
 /// The steps between versions: number n takes a file from version n to n + 1.
-const MIGRATIONS: [&str; 2] = [include_str!("migrations/1.sql"), include_str!("migrations/2.sql")];
+const MIGRATIONS: [&str; 3] =
+    [include_str!("migrations/1.sql"), include_str!("migrations/2.sql"), include_str!("migrations/3.sql")];
 
 /// Newest version that this program reads and writes.
 pub const VERSION: usize = MIGRATIONS.len();

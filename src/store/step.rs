@@ -78,7 +78,8 @@ pub struct Note {
     /// The verification that it named.
     pub verification: VerificationId,
     /// `CallReceived`: kept only while the verification is pending, and its reasons become the verification's.
-    /// `LateCall`: the verification stays as it is. A step with another one is undone.
+    /// `LateCall` and `CallRepeated`: the verification stays as it is. `CallMismatched`: the same, and kept only where an
+    /// endpoint is subscribed to it. A step with another one is undone.
     pub kind: EventType,
     /// Id of the event.
     pub event: EventId,
@@ -86,6 +87,21 @@ pub struct Note {
     pub call: CallFacts,
     /// When, UTC.
     pub at: SystemTime,
+}
+
+/// Something that an application is to be warned of.
+#[derive(Debug)]
+pub struct Warning {
+    /// Name of the application.
+    pub application: String,
+    /// Id of the event.
+    pub event: EventId,
+    /// Its type.
+    pub kind: EventType,
+    /// When, UTC.
+    pub at: SystemTime,
+    /// Its body.
+    pub body: Arc<str>,
 }
 
 /// A try of a delivery that was made.
@@ -159,6 +175,7 @@ pub(super) enum Work {
     Claim(Box<Claim>),
     End(Box<End>),
     Note(Box<Note>),
+    Warn(Box<Warning>),
     Tried(Tried),
     Replay(Replay),
     Enable(EndpointId),

@@ -238,6 +238,7 @@ fn call(n: u64) -> CallFacts {
         dialled: Some(dial(1)),
         assurance: Assurance::B,
         reasons: Reasons::of(Reason::PresentedDiffers),
+        evidence: crate::call::evidence::Evidence::default(),
         received_at: at(n),
     };
     CallFacts { id: CallRecordId(Ulid(n.into())), trunk: "local".into(), event }
