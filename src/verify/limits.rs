@@ -74,7 +74,7 @@ impl ApplicationLimits {
     pub fn count(&self, phone: E164, client: Option<IpAddr>) -> Result<Vec<LimitState>, (LimitState, Vec<LimitState>)> {
         let mut seen = Vec::with_capacity(3);
         if let Some((rate, limiter)) = &self.per_phone {
-            look(&mut seen, keyed("creates_per_phone", *rate, limiter, &phone))?;
+            look(&mut seen, keyed("creates_per_phone", *rate, limiter, &phone.subscriber()))?;
         }
         if let (Some((rate, limiter)), Some(client)) = (&self.per_client, client) {
             look(&mut seen, keyed("creates_per_client_ip", *rate, limiter, &network(client)))?;
@@ -92,7 +92,7 @@ impl ApplicationLimits {
     /// # Errors
     /// The number of places, when all are taken.
     pub fn take_place(&self, phone: E164) -> Result<(), u32> {
-        let mut places = self.pending.entry(phone).or_insert(0);
+        let mut places = self.pending.entry(phone.subscriber()).or_insert(0);
         if *places >= self.pending_per_phone {
             return Err(self.pending_per_phone);
         }
@@ -102,12 +102,12 @@ impl ApplicationLimits {
 
     /// Takes a place for a verification that exists already.
     pub fn restore_place(&self, phone: E164) {
-        *self.pending.entry(phone).or_insert(0) += 1;
+        *self.pending.entry(phone.subscriber()).or_insert(0) += 1;
     }
 
     /// Gives a place back.
     pub fn free_place(&self, phone: E164) {
-        if let Entry::Occupied(mut places) = self.pending.entry(phone) {
+        if let Entry::Occupied(mut places) = self.pending.entry(phone.subscriber()) {
             *places.get_mut() -= 1;
             if *places.get() == 0 {
                 places.remove();

@@ -19,15 +19,18 @@ pub mod recent_calls;
 mod recover;
 pub mod request;
 mod retire;
+mod ringback;
 pub mod script;
 pub mod settings;
 mod take_call;
 
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::e164::E164;
@@ -53,6 +56,9 @@ pub use take_call::{CallOutcome, Held, Judged, Taken};
 /// Most calls a second that leave a note without verifying. Notes are hints; a flood of calls must not fill the disk.
 const NOTES_PER_SECOND: NonZeroU32 = NonZeroU32::new(200).expect("200 is not zero");
 
+/// Most events a second that anybody brings about who calls our numbers, without a verification of their own.
+const HINTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).expect("10 is not zero");
+
 /// The application's facade. Cheap to clone.
 #[derive(Clone)]
 pub struct Verify {
@@ -73,6 +79,11 @@ struct Core {
     changes: Arc<Changes>,
     running: Arc<idempotency::Running>,
     notes: DefaultDirectRateLimiter,
+    hints: DefaultDirectRateLimiter,
+    /// Apart from the hints, which a flood of other calls uses up.
+    alarms: DefaultDirectRateLimiter,
+    /// By application.
+    ringback: Mutex<HashMap<u16, ringback::Watch>>,
     plan: script::Plan,
     /// Something may be pending for an application that is gone.
     retired: Notify,
@@ -92,6 +103,9 @@ impl Verify {
     ) -> Self {
         let core = Core {
             notes: RateLimiter::direct(Quota::per_second(NOTES_PER_SECOND)),
+            hints: RateLimiter::direct(Quota::per_second(HINTS_PER_SECOND)),
+            alarms: RateLimiter::direct(Quota::per_second(HINTS_PER_SECOND)),
+            ringback: Mutex::default(),
             matcher: Matcher::default(),
             claims: Claims::default(),
             plan: script::Plan::default(),

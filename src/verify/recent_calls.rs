@@ -4,17 +4,22 @@
 //! suppresses a second event, never a claim.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::call::event::CallKey;
+use crate::call::event::{CallEvent, CallKey};
 use crate::matcher::boot_time::BootTime;
+use crate::matcher::pair::PairKey;
 
 /// Slots that share a lock and compete for room.
 const SET: usize = 8;
 
-/// Slots that one call takes: its key and its transaction's.
-const SLOTS_PER_CALL: usize = 2;
+/// Slots that one call takes: its key, its transaction's and its pair's.
+const SLOTS_PER_CALL: usize = 3;
+
+/// A call of the same pair within this time is the carrier's next try, not the user's.
+pub const CARRIER_RETRY: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Kind {
@@ -23,12 +28,13 @@ enum Kind {
     Transaction,
     Call,
     ClaimedCall,
+    Attempt,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Slot {
     key: u64,
-    /// Seconds since boot, which 136 years do not overflow.
+    /// Tenths of a second since boot, which 13 years do not overflow.
     seen: u32,
     kind: Kind,
 }
@@ -42,6 +48,21 @@ pub enum Seen {
     Before,
     /// It has claimed a verification.
     Claimed,
+}
+
+/// A call as a carrier repeats it: the pair, and what was made of it. One that is judged otherwise is another call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempt(u64);
+
+impl Attempt {
+    /// The attempt that `event` on this pair is.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "the low half of a hash is a hash")]
+    pub fn new(pair: PairKey, event: &CallEvent) -> Self {
+        let judged = u64::from(event.reasons.bits()) << 8 | (event.presentation as u64) << 4 | event.assurance as u64;
+        // An odd factor spreads the few bits over all and loses none.
+        Self(pair.0 as u64 ^ judged.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
 }
 
 /// The table.
@@ -78,6 +99,21 @@ impl RecentCalls {
         })
     }
 
+    /// Notes a call of a pair, and tells whether one of the same pair came a moment before. The window runs from the
+    /// first of them, so that a user who redials steadily is not taken for a carrier.
+    pub fn note_attempt(&self, attempt: Attempt, now: BootTime) -> bool {
+        self.with_slot(attempt.0, &[Kind::Attempt], now, |slot, found| {
+            let again = found && now.since(tenths(slot.seen)) <= CARRIER_RETRY;
+            *slot = Slot { seen: if again { slot.seen } else { to_tenths(now) }, kind: Kind::Attempt, ..*slot };
+            again
+        })
+    }
+
+    /// Forgets a call of a pair that was not answered for good: what follows is no retry of it.
+    pub fn forget_attempt(&self, attempt: Attempt) {
+        self.forget(attempt.0, Kind::Attempt);
+    }
+
     /// Notes that a call has claimed a verification.
     pub fn note_claim(&self, call: CallKey, now: BootTime) {
         self.with_slot(call.0, &[Kind::Call, Kind::ClaimedCall], now, |slot, _| slot.kind = Kind::ClaimedCall);
@@ -99,8 +135,12 @@ impl RecentCalls {
 
     /// Forgets a call that was not answered for good, so that it is judged anew.
     pub fn forget_call(&self, call: CallKey) {
-        for slot in self.set(call.0).lock().iter_mut() {
-            if slot.key == call.0 && slot.kind == Kind::Call {
+        self.forget(call.0, Kind::Call);
+    }
+
+    fn forget(&self, key: u64, kind: Kind) {
+        for slot in self.set(key).lock().iter_mut() {
+            if slot.key == key && slot.kind == kind {
                 *slot = Slot::default();
             }
         }
@@ -121,19 +161,27 @@ impl RecentCalls {
 
     /// Finds the slot of `key`, or clears an empty or the oldest one for it.
     fn with_slot<T>(&self, key: u64, kinds: &[Kind], now: BootTime, change: impl FnOnce(&mut Slot, bool) -> T) -> T {
-        let now = u32::try_from(now.0 / 1000).unwrap_or(u32::MAX);
+        let now = to_tenths(now);
         let mut set = self.set(key).lock();
         let found = set.iter().position(|slot| slot.key == key && kinds.contains(&slot.kind));
         let index = found.unwrap_or_else(|| oldest(&set));
         let slot = &mut set[index];
         if found.is_none() {
             if slot.kind != Kind::Empty {
-                self.last_age.store(u64::from(now.saturating_sub(slot.seen)), Ordering::Relaxed);
+                self.last_age.store(u64::from(now.saturating_sub(slot.seen) / 10), Ordering::Relaxed);
             }
             *slot = Slot { key, seen: now, kind: Kind::Empty };
         }
         change(slot, found.is_some())
     }
+}
+
+fn to_tenths(time: BootTime) -> u32 {
+    u32::try_from(time.0 / 100).unwrap_or(u32::MAX)
+}
+
+fn tenths(seen: u32) -> BootTime {
+    BootTime(u64::from(seen) * 100)
 }
 
 fn sets(calls: usize) -> usize {
@@ -176,6 +224,18 @@ mod tests {
         assert!(!recent.note_transaction(5, NOW));
         assert_eq!(recent.note_call(CallKey(5), NOW), Seen::New);
         assert!(recent.note_transaction(5, NOW) && recent.has_transaction(5) && !recent.has_transaction(6));
+    }
+
+    #[test]
+    fn x03_x04_calls_of_a_pair_within_five_seconds_of_the_first_are_retries() {
+        let recent = RecentCalls::new(1024);
+        let at = |millis| recent.note_attempt(Attempt(7), BootTime(millis));
+        assert!(!at(50_000));
+        assert!(at(53_000) && at(55_000));
+        assert!(!at(56_000), "the window runs from the first call");
+        assert!(at(58_000));
+        recent.forget_attempt(Attempt(7));
+        assert!(!at(58_500));
     }
 
     #[test]

@@ -6,7 +6,8 @@ use ulid::Ulid;
 
 use super::claims::{Notify, Waiter};
 use super::in_force::InForce;
-use super::recent_calls::Seen;
+use super::recent_calls::{Attempt, Seen};
+use super::ringback::{self, Rise};
 use super::settings::ApplicationId;
 use super::{Core, Verify};
 use crate::call::assurance::{Assurance, Reason, Reasons};
@@ -16,8 +17,9 @@ use crate::matcher::boot_time::BootTime;
 use crate::matcher::index::Met;
 use crate::matcher::pair::{LATE, PairKey, Pending};
 use crate::matcher::verification::{Status, Verification, VerificationId};
+use crate::outbox::alarm::Alarm;
 use crate::outbox::event::{CallFacts, EventId, EventType};
-use crate::store::{Claim, Note, StepError};
+use crate::store::{Claim, Note, StepError, Warning};
 
 /// What the keeper of a call is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +72,17 @@ impl Verify {
             return Judged::refused(event, CallOutcome::Repeated);
         }
         let current = core.current.load();
-        let mut judged = core.judge(&current, event, seen, now, notify, hold);
+        // A carrier's next try at the same call has a Call-ID of its own. Who places test calls places each on purpose.
+        let pair = (seen == Seen::New && event.only.is_none()).then(|| event.caller.zip(event.dialled)).flatten();
+        let pair = pair.map(|(caller, dialled)| Attempt::new(core.pair(caller, dialled), event));
+        let is_retry = pair.is_some_and(|pair| core.recent.note_attempt(pair, now));
+        let retry = is_retry.then(|| CallEvent { reasons: event.reasons.with(Reason::CarrierRetry), ..event.clone() });
+        // It is judged as every call is; what is not told of it again are the hints.
+        let (event, told) = retry.as_ref().map_or((event, seen), |retry| (retry, Seen::Before));
+        let mut judged = core.judge(&current, event, told, now, notify, hold);
+        if is_retry && judged.taken == Taken::Refuse {
+            judged.outcome = CallOutcome::CarrierRetry;
+        }
         // To a test call the numbers of other applications are nothing, unless it names a verification of its own that
         // was begun before the number went to them.
         if let Some(tester) = event.only
@@ -82,6 +94,9 @@ impl Verify {
         }
         if judged.taken == Taken::Unavailable && seen == Seen::New {
             core.recent.forget_call(event.key);
+            if let Some(pair) = pair {
+                core.recent.forget_attempt(pair);
+            }
         }
         if seen == Seen::New || judged.outcome == CallOutcome::Matched {
             current.count_call(event.trunk, judged.outcome);
@@ -105,6 +120,9 @@ impl Core {
             return refused(CallOutcome::UnknownNumber);
         };
         let Some(caller) = event.caller else {
+            if event.reasons.contains(Reason::OwnNumber) && seen == Seen::New {
+                self.note_own_number(current, event, dialled, now);
+            }
             let refused = refused(CallOutcome::NoCaller);
             return match self.matcher.only_pending_on(dialled, event.only) {
                 Some(id) => self.note(refused, id, EventType::CallReceived, event, Reasons::NONE, seen),
@@ -161,14 +179,15 @@ impl Core {
             }
             Met::Overdue(pending) => {
                 self.expire_now(key, pending, None);
-                self.unmatched(event, dialled, seen, now)
+                Judged::refused(event, CallOutcome::Unmatched)
             }
             Met::Rested(rest) if rest.status == Status::Expired && now.since(rest.since) <= LATE => {
                 let reasons = Reasons::of(Reason::LateCall);
                 self.note(refused(CallOutcome::Late), rest.id, EventType::LateCall, event, reasons, seen)
             }
             Met::Rested(rest) if rest.status == Status::Verified => {
-                Judged { verification: Some(rest.id), ..refused(CallOutcome::Repeated) }
+                let refused = refused(CallOutcome::Repeated);
+                self.note(refused, rest.id, EventType::CallRepeated, event, Reasons::NONE, seen)
             }
             Met::Rested(_) | Met::Nothing => self.unmatched(event, dialled, seen, now),
         }
@@ -179,7 +198,8 @@ impl Core {
     fn unmatched(&self, event: &CallEvent, dialled: E164, seen: Seen, now: BootTime) -> Judged {
         let pending = |presented| self.matcher.pending(self.pair(presented, dialled), now, event.only);
         let Some(pending) = event.presented.and_then(pending) else {
-            return Judged::refused(event, CallOutcome::Unmatched);
+            let refused = Judged::refused(event, CallOutcome::Unmatched);
+            return self.mismatched(refused, event, dialled, seen);
         };
         // For this verification the difference is no customer's own choice: it is somebody else's line.
         let mut event = event.clone();
@@ -189,14 +209,69 @@ impl Core {
         self.note(refused, pending.id, EventType::CallReceived, &event, Reasons::of(Reason::FromPaiMismatch), seen)
     }
 
+    /// A call on a number on which exactly one verification is pending, for another phone: a hint where the number is
+    /// one application's alone, for a SIM box or a foreign network may show some other line.
+    fn mismatched(&self, refused: Judged, event: &CallEvent, dialled: E164, seen: Seen) -> Judged {
+        let only = (seen == Seen::New).then(|| self.matcher.only_pending_on(dialled, event.only)).flatten();
+        if let Some(verification) = only
+            && event.only.is_none()
+            && self.exclusive_to(&self.current.load(), dialled).is_some()
+            && self.hints.check().is_ok()
+            && let Some(note) = self.note_of(verification, EventType::CallMismatched, event, Reasons::NONE, seen)
+        {
+            self.record(note);
+        }
+        refused
+    }
+
+    /// The application whose number it is, where it is one's alone.
+    fn exclusive_to(&self, current: &InForce, number: E164) -> Option<ApplicationId> {
+        match current.settings.numbers.find(number)?.applications.as_slice() {
+            [only] => Some(*only),
+            _ => None,
+        }
+    }
+
+    /// A call with one of our numbers as its caller: counted, told, and what follows is looked at.
+    fn note_own_number(&self, current: &InForce, event: &CallEvent, dialled: E164, now: BootTime) {
+        let Some(application) = self.exclusive_to(current, dialled) else { return };
+        if event.only.is_some_and(|tester| tester != application.0) {
+            return;
+        }
+        self.ringback.lock().entry(application.0).or_default().sign(now);
+        if self.alarms.check().is_ok() {
+            let trunk = &current.settings.trunks[usize::from(event.trunk.0)];
+            self.warn(current, application, &Alarm::OwnNumber { number: dialled, trunk });
+        }
+    }
+
+    fn warn(&self, current: &InForce, application: ApplicationId, alarm: &Alarm<'_>) {
+        let at = (self.clock.utc)();
+        let application = current.settings.application(application).name.clone();
+        let (event, kind, body) = (EventId(Ulid::generate()), alarm.kind(), alarm.body(at).into());
+        // One that is lost was counted by the store.
+        self.store.warn(Warning { application, event, kind, at, body }, drop);
+    }
+
+    /// Looks whether a call that proves its phone is one of more than usual behind calls with our own numbers.
+    fn follows_signs(&self, pending: &Pending) -> bool {
+        let now = (self.clock.boot)();
+        let (follows, rise) = self.ringback.lock().entry(pending.application).or_default().verified(now);
+        if let Some(Rise { signs, verified, usual }) = rise {
+            let alarm = Alarm::Ringback { signs, verified, usual, window: ringback::WINDOW };
+            self.warn(&self.current.load(), ApplicationId(pending.application), &alarm);
+        }
+        follows
+    }
+
     /// Claims the pair for this call; gives the id of the call's record.
     fn claim(self: &Arc<Self>, key: PairKey, pending: Pending, event: &CallEvent) -> CallRecordId {
-        let step = Claim {
-            verification: pending.id,
-            event: EventId(Ulid::generate()),
-            call: self.facts(event),
-            at: (self.clock.utc)(),
-        };
+        let mut call = self.facts(event);
+        if self.follows_signs(&pending) {
+            call.event.reasons = call.event.reasons.with(Reason::RingbackSuspected);
+        }
+        let (event_id, at) = (EventId(Ulid::generate()), (self.clock.utc)());
+        let step = Claim { verification: pending.id, event: event_id, call, at };
         let record = step.call.id;
         let (keeper, call, phone) = (Arc::clone(self), event.key, event.caller);
         self.store.claim(step, move |result| {
@@ -312,12 +387,14 @@ pub enum CallOutcome {
     UnknownNumber,
     /// There is no room for one more call that waits.
     Overload,
+    /// The same caller called the same number a moment before, and it proves nothing new.
+    CarrierRetry,
     /// Nobody waits for it.
     Unmatched,
 }
 
 impl CallOutcome {
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Matched,
         Self::Repeated,
         Self::TooLow,
@@ -327,6 +404,7 @@ impl CallOutcome {
         Self::NoCaller,
         Self::UnknownNumber,
         Self::Overload,
+        Self::CarrierRetry,
         Self::Unmatched,
     ];
 
@@ -343,6 +421,7 @@ impl CallOutcome {
             Self::NoCaller => "no_caller",
             Self::UnknownNumber => "unknown_number",
             Self::Overload => "overload",
+            Self::CarrierRetry => "carrier_retry",
             Self::Unmatched => "unmatched",
         }
     }

@@ -529,6 +529,7 @@ fn call(key: u64) -> CallEvent {
         dialled: Some(number()),
         assurance: Assurance::B,
         reasons: Reasons::NONE,
+        evidence: crate::call::evidence::Evidence::default(),
         received_at: UNIX_EPOCH + Duration::from_secs(1_790_001_003),
     }
 }
