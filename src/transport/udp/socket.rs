@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::filter::PeerFilter;
 use super::kernel::Family;
 use crate::sip::flow::Transport;
 use crate::transport::TransportError;
@@ -142,6 +143,14 @@ impl BoundSocket {
         self.receive_buffer
     }
 
+    /// A handle by which the filter of this socket is set, now and while it is read.
+    ///
+    /// # Errors
+    /// Where there is no descriptor left.
+    pub fn peer_filter(&self) -> io::Result<PeerFilter> {
+        self.socket.try_clone().map(|socket| PeerFilter::new(socket.into()))
+    }
+
     /// Whether the kernel tells how many datagrams it has lost.
     #[must_use]
     pub fn counts_drops(&self) -> bool {
@@ -209,6 +218,13 @@ impl UdpSocket {
         self.segments.store(false, Ordering::Relaxed);
     }
 
+    /// How many datagrams the kernel has dropped since it was asked last; it tells the same beside datagrams, but only
+    /// where any comes.
+    #[must_use]
+    pub fn new_drops(&self) -> u32 {
+        total_drops(self.descriptor()).map_or(0, |total| self.note_drops(total))
+    }
+
     /// Takes the kernel's count of datagrams lost and gives how many are new.
     pub(super) fn note_drops(&self, total: u32) -> u32 {
         let (new, seen) = newly_lost(self.drops_seen.load(Ordering::Relaxed), total);
@@ -250,12 +266,26 @@ fn spread_at_random(descriptor: RawFd, count: usize) -> io::Result<()> {
 const BPF_A: u32 = 0x10;
 
 #[allow(unsafe_code, reason = "options that no safe interface offers")]
-fn set_raw_option<T>(descriptor: RawFd, level: i32, name: i32, value: &T) -> io::Result<()> {
+pub(super) fn set_raw_option<T>(descriptor: RawFd, level: i32, name: i32, value: &T) -> io::Result<()> {
     let length = libc::socklen_t::try_from(size_of::<T>()).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: the kernel reads `length` bytes at `value`, which is borrowed for the call and has that size. What it
     // points to, the filter's steps, lives in the caller's frame. The descriptor's validity is the kernel's check.
     let status = unsafe { libc::setsockopt(descriptor, level, name, std::ptr::from_ref(value).cast(), length) };
     if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// All that the kernel has dropped of a socket: the ninth of the figures of `SO_MEMINFO` (linux/sock_diag.h).
+#[allow(unsafe_code, reason = "an option that no safe interface offers")]
+fn total_drops(descriptor: RawFd) -> Option<u32> {
+    const DROPS: usize = 8;
+    let mut figures = [0u32; DROPS + 1];
+    let mut length = libc::socklen_t::try_from(size_of_val(&figures)).ok()?;
+    // SAFETY: the kernel writes at most `length` bytes to `figures`, which has that size, and both live in this frame.
+    let status = unsafe {
+        let (option, place) = (libc::SO_MEMINFO, figures.as_mut_ptr().cast());
+        libc::getsockopt(descriptor, libc::SOL_SOCKET, option, place, &raw mut length)
+    };
+    (status == 0 && length as usize == size_of_val(&figures)).then_some(figures[DROPS])
 }
 
 #[cfg(test)]
