@@ -89,7 +89,7 @@ pub(super) fn read(root: &Section<'_>) -> Option<Configuration> {
         let trunk = draft.trunk?;
         configuration.peers.extend(draft.peers.into_iter().map(|(network, _)| (network, TrunkId(place))));
         let (number_format, allow_loopback) = (draft.number_format?, draft.allow_loopback?);
-        configuration.trunk_extras.push(TrunkExtras { number_format, allow_loopback });
+        configuration.trunk_extras.push(TrunkExtras { number_format, allow_loopback, profile: draft.profile });
         configuration.verify.trunks.push(trunk.name.clone());
         configuration.trunks.push(trunk);
     }
@@ -99,7 +99,7 @@ pub(super) fn read(root: &Section<'_>) -> Option<Configuration> {
         // Each test call brings a dialplan of its own.
         let built_in = Trunk::sandbox(first.dialplan.clone());
         // Nobody sets these for it, but places are shared by all lists of trunks.
-        let extras = TrunkExtras { number_format: NumberFormat::Auto, allow_loopback: false };
+        let extras = TrunkExtras { number_format: NumberFormat::Auto, allow_loopback: false, profile: "generic" };
         configuration.trunk_extras.push(extras);
         configuration.verify.trunks.push(built_in.name.clone());
         configuration.trunks.push(built_in);

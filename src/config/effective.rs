@@ -10,7 +10,8 @@ use crate::api::Key;
 use crate::api::scope::Scopes;
 use crate::call::dialplan::NumberFormat;
 use crate::call::event::TrunkId;
-use crate::call::trunk::{DidSource, Forwarded, Path, Restricted, Scope, Trunk, Trust};
+use crate::call::trunk::{Confirm, DidSource, Forwarded, Path, Restricted, Scope, SpecialLines, Trunk, Trust};
+use crate::call::verdict::Attestation;
 use crate::outbox::event::EventType;
 use crate::transport::tcp;
 use crate::verify::settings::{Application, ApplicationId, NumberRange, Rate};
@@ -80,6 +81,7 @@ pub(super) fn tcp(settings: &tcp::Settings) -> String {
 fn write_trunk(page: &mut Page, trunk: &Trunk, extras: TrunkExtras, peers: String) {
     page.section("[[trunk]]");
     page.key("name", text(&trunk.name));
+    page.key("profile", text(extras.profile));
     page.key("peers", peers);
     page.key("country", text(trunk.dialplan.country()));
     let scope = match trunk.scope {
@@ -93,7 +95,11 @@ fn write_trunk(page: &mut Page, trunk: &Trunk, extras: TrunkExtras, peers: Strin
         Path::Public => "public",
     };
     page.key("path", text(path));
-    page.key("confirm", text("invite"));
+    let confirm = match trunk.confirm {
+        Confirm::Invite => "invite",
+        Confirm::Ack => "ack",
+    };
+    page.key("confirm", text(confirm));
     let reject = &trunk.reject;
     let q850 = reject.q850.unwrap_or(0);
     page.key("reject", format!("{{ code = {}, phrase = {}, q850 = {q850} }}", reject.code, text(&reject.phrase)));
@@ -113,11 +119,20 @@ fn write_trunk(page: &mut Page, trunk: &Trunk, extras: TrunkExtras, peers: Strin
         NumberFormat::Nsn => "nsn",
     };
     let sources = list(trunk.sources.iter().map(|source| text(source.as_str())));
+    let verdict_headers = list(trunk.verdict_headers.iter().map(|header| text(header.as_str())));
+    let bare = trunk.bare_verdict.map_or("none", Attestation::as_str);
+    let tech_prefix = text(trunk.dialplan.tech_prefix());
+    let repair = list(trunk.dialplan.repairs().iter().map(|repair| text(repair.as_str())));
+    let special_lines = match trunk.special_lines {
+        SpecialLines::Refuse => "refuse",
+        SpecialLines::Flag => "flag",
+    };
     page.key(
         "cli",
         format!(
             "{{ sources = {sources}, asserted_trust = \"{trust}\", restricted = \"{restricted}\", \
-             number_format = \"{format}\" }}"
+             number_format = \"{format}\", verdict_headers = {verdict_headers}, bare_verdict = \"{bare}\", \
+             tech_prefix = {tech_prefix}, repair = {repair}, special_lines = \"{special_lines}\" }}"
         ),
     );
     let did = match trunk.did {
@@ -132,7 +147,14 @@ fn write_trunk(page: &mut Page, trunk: &Trunk, extras: TrunkExtras, peers: Strin
     };
     page.key("forwarded", text(forwarded));
     page.key("mode", text("reject"));
-    page.key("limits", "{ calls_per_second = 0, concurrent = 0 }");
+    let limits = &trunk.limits;
+    page.key(
+        "limits",
+        format!(
+            "{{ calls_per_second = {}, concurrent = {}, peer_calls_per_second = {}, peer_concurrent = {} }}",
+            limits.calls_per_second, limits.concurrent, limits.peer_calls_per_second, limits.peer_concurrent
+        ),
+    );
     page.key("allow_loopback", extras.allow_loopback);
 }
 

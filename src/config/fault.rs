@@ -61,6 +61,8 @@ pub enum Fault {
     UnknownWord { key: &'static str, word: Quoted, nearest: Option<&'static str>, words: Vec<&'static str> },
     #[error("`{word}` stands twice in `{key}`; remove one")]
     Repeated { key: &'static str, word: Quoted },
+    #[error("`{text}` is no tech prefix; it has at most {max} digits, `#` and `*`, for example `1234#`")]
+    TechPrefix { text: Quoted, max: usize },
     #[error("{count} {what} are too many; at most {max} are possible")]
     TooMany { what: &'static str, count: usize, max: usize },
     #[error("`{what}` is not in this version; {instead}")]

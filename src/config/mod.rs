@@ -5,6 +5,7 @@
 //! complete and consistent; otherwise all faults are known at once, each with its line.
 
 mod application;
+mod dno;
 mod document;
 mod effective;
 mod errors;
@@ -34,6 +35,7 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 use toml::de::DeTable;
 
+pub use dno::{DnoFormat, do_not_originate};
 pub use effective::effective;
 pub use errors::{ConfigErrors, Located, Place};
 pub use fault::{E164Shown, Fault, Quoted, RangeShown};
@@ -41,6 +43,7 @@ pub use fault::{E164Shown, Fault, Quoted, RangeShown};
 use crate::api::{self, Key};
 use crate::call::dialplan::NumberFormat;
 use crate::call::event::TrunkId;
+use crate::call::evidence::Proof;
 use crate::call::trunk::Trunk;
 use crate::transport::tcp;
 use crate::verify::settings::{ApplicationId, Settings};
@@ -158,6 +161,7 @@ pub struct AllowedOrigin {
 struct TrunkExtras {
     number_format: NumberFormat,
     allow_loopback: bool,
+    profile: &'static str,
 }
 
 /// Reads the file at `path` with this process's environment.
@@ -212,11 +216,11 @@ pub fn reparse(
 pub fn warnings(configuration: &Configuration, now: SystemTime) -> Vec<String> {
     let in_use = |id: TrunkId| configuration.peers.iter().any(|(_, owner)| *owner == id);
     let trunks = configuration.trunks.iter().zip((0..).map(TrunkId)).filter(|(_, id)| in_use(*id));
-    let public = trunks.map(|(trunk, _)| trunk).filter(|trunk| trunk.path == crate::call::trunk::Path::Public);
+    let public = trunks.map(|(trunk, _)| trunk).filter(|trunk| trunk.proof(false) == Proof::None);
     let mut warnings: Vec<String> = public
         .map(|trunk| {
             let name = &trunk.name;
-            format!("trunk `{name}` has a public UDP path: whoever forges a peer's address can place its calls, so they prove assurance C at most")
+            format!("trunk `{name}` has a public UDP path: whoever forges a peer's address can place its calls, so they prove assurance C at most; write `confirm = \"ack\"`, and its calls count once the peer has acknowledged the refusal")
         })
         .collect();
     for key in configuration.keys.iter().filter(|key| key.expires.is_some_and(|expires| expires <= now)) {

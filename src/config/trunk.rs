@@ -10,9 +10,11 @@ use super::fault::{Fault, Quoted};
 use super::network::network;
 use super::section::{Section, Shape, Word};
 use super::{name, reject};
-use crate::call::dialplan::{Dialplan, NumberFormat};
+use crate::call::dialplan::{Dialplan, NumberFormat, Repair};
 use crate::call::event::CallerSource;
-use crate::call::trunk::{DidSource, Forwarded, Path, Restricted, Scope, Trunk, Trust};
+use crate::call::profile::{self, PROFILES, Profile};
+use crate::call::trunk::{Confirm, DidSource, Forwarded, Limits, Path, Restricted, Scope, SpecialLines, Trunk, Trust};
+use crate::call::verdict::{Attestation, VerdictHeader};
 
 /// Most trunks of a node.
 const MAX_TRUNKS: usize = 64;
@@ -33,7 +35,7 @@ const TRUNK: Shape = Shape {
         ("did", r#"{ source = "request-uri" }"#),
         ("forwarded", r#""refuse""#),
         ("mode", r#""reject""#),
-        ("limits", "{ calls_per_second = 0, concurrent = 0 }"),
+        ("limits", "{ calls_per_second = 500, concurrent = 0 }"),
         ("allow_loopback", "false"),
         ("profile", r#""generic""#),
     ],
@@ -45,12 +47,25 @@ const CLI: Shape = Shape {
         ("asserted_trust", r#""none""#),
         ("restricted", r#""match_only""#),
         ("number_format", r#""auto""#),
-        ("verdict_headers", "[]"),
-        ("tech_prefix", r#""""#),
+        ("verdict_headers", r#"["verstat"]"#),
+        ("bare_verdict", r#""none""#),
+        ("tech_prefix", r#""1234#""#),
+        ("repair", r#"["plus_national"]"#),
+        ("special_lines", r#""refuse""#),
     ],
 };
 const DID: Shape = Shape { title: "[trunk.did]", keys: &[("source", r#""request-uri""#)] };
-const LIMITS: Shape = Shape { title: "[trunk.limits]", keys: &[("calls_per_second", "0"), ("concurrent", "0")] };
+const LIMITS: Shape = Shape {
+    title: "[trunk.limits]",
+    keys: &[
+        ("calls_per_second", "500"),
+        ("concurrent", "1000"),
+        ("peer_calls_per_second", "100"),
+        ("peer_concurrent", "100"),
+    ],
+};
+/// Longest tech prefix.
+const MAX_TECH_PREFIX: usize = 16;
 
 /// A trunk as far as it could be read.
 pub(super) struct Draft<'c> {
@@ -62,6 +77,8 @@ pub(super) struct Draft<'c> {
     /// Whether a live number may stand behind loopback peers.
     pub allow_loopback: Option<bool>,
     pub number_format: Option<NumberFormat>,
+    /// Name of its profile.
+    pub profile: &'static str,
     /// All of it, where nothing is wrong.
     pub trunk: Option<Trunk>,
 }
@@ -104,10 +121,10 @@ fn trunk<'c>(section: &Section<'c>) -> Draft<'c> {
         (list.whole && read.iter().all(Option::is_some), read)
     });
     let cli = section.table("cli", &CLI);
-    cli.later("verdict_headers");
-    cli.later("tech_prefix");
+    let profile = profile(section);
+    let usual = profile.unwrap_or(&PROFILES[0]);
     let formats = [("auto", NumberFormat::Auto), ("e164_noplus", NumberFormat::E164NoPlus), ("nsn", NumberFormat::Nsn)];
-    let number_format = cli.choice("number_format", &formats, &[]).or(NumberFormat::Auto);
+    let number_format = cli.choice("number_format", &formats, &[]).or(usual.number_format);
     let country = section.text("country").and_then(|text, span| country(section, text, span));
     let country = section.required("country", country);
 
@@ -117,9 +134,18 @@ fn trunk<'c>(section: &Section<'c>) -> Draft<'c> {
         &[],
     );
     let path = section.choice("path", &[("private", Path::Private), ("public", Path::Public)], &[]);
-    let confirm = section.choice("confirm", &[("invite", ())], &["ack"]);
+    let confirm = section.choice("confirm", &[("invite", Confirm::Invite), ("ack", Confirm::Ack)], &[]);
     let reject = reject::read(section);
-    let sources = sources(&cli);
+    let sources = each_once(&cli, "sources", &CallerSource::ALL.map(|source| (source.as_str(), source)), usual.sources);
+    let verdicts = VerdictHeader::ALL.map(|header| (header.as_str(), header));
+    let verdict_headers = each_once(&cli, "verdict_headers", &verdicts, usual.verdict_headers);
+    let repairs = each_once(&cli, "repair", &Repair::ALL.map(|repair| (repair.as_str(), repair)), &[]);
+    let levels =
+        [("none", None), ("A", Some(Attestation::A)), ("B", Some(Attestation::B)), ("C", Some(Attestation::C))];
+    let bare_verdict = cli.choice("bare_verdict", &levels, &[]);
+    let tech_prefix = cli.text("tech_prefix").and_then(|text, span| tech_prefix(&cli, text, span));
+    let special_lines =
+        cli.choice("special_lines", &[("refuse", SpecialLines::Refuse), ("flag", SpecialLines::Flag)], &[]);
     let trust = cli.choice(
         "asserted_trust",
         &[
@@ -145,28 +171,33 @@ fn trunk<'c>(section: &Section<'c>) -> Draft<'c> {
     let mode = section.choice("mode", &[("reject", ())], &["ring", "announce"]);
     let limits = limits(&section.table("limits", &LIMITS));
     let allow_loopback = section.boolean("allow_loopback").or(false);
-    section.later("profile");
 
     let build = || {
-        confirm.or(())?;
+        profile?;
         mode.or(())?;
-        limits?;
+        let dialplan = Dialplan::for_country(country?, number_format?).ok()?;
         Some(Trunk {
             name: name.as_ref()?.text.to_owned(),
-            dialplan: Dialplan::for_country(country?, number_format?).ok()?,
+            dialplan: dialplan.with_habits(tech_prefix.or("")?, repairs?),
             scope: scope.or(Scope::Mixed)?,
-            path: path.or(Path::Private)?,
-            reject: reject.or(reject::usual(486))?,
+            path: path.or(usual.path)?,
+            confirm: confirm.or(Confirm::Invite)?,
+            reject: reject.or(reject::usual(usual.reject))?,
             sources: sources?,
-            asserted_trust: trust.or(Trust::None)?,
+            asserted_trust: trust.or(usual.asserted_trust)?,
             restricted: restricted.or(Restricted::MatchOnly)?,
-            did: did.or(DidSource::RequestUri)?,
+            did: did.or(usual.did)?,
             forwarded: forwarded.or(Forwarded::Refuse)?,
+            verdict_headers: verdict_headers?,
+            bare_verdict: bare_verdict.or(usual.bare_verdict)?,
+            special_lines: special_lines.or(SpecialLines::Refuse)?,
+            limits: limits?,
         })
     };
     let trunk = build().filter(|_| peers.as_ref().is_some_and(|(whole, _)| *whole));
     let peers = peers.map_or_else(Vec::new, |(_, read)| read.into_iter().flatten().collect());
-    Draft { name, span: section.span.clone(), peers, allow_loopback, number_format, trunk }
+    let profile = profile.map_or("generic", |profile| profile.name);
+    Draft { name, span: section.span.clone(), peers, allow_loopback, number_format, profile, trunk }
 }
 
 fn country<'c>(section: &Section<'c>, text: &'c str, span: &Span) -> Option<&'c str> {
@@ -188,38 +219,57 @@ fn country<'c>(section: &Section<'c>, text: &'c str, span: &Span) -> Option<&'c 
     None
 }
 
-fn sources(cli: &Section<'_>) -> Option<Vec<CallerSource>> {
-    let words = [("pai", CallerSource::Pai), ("from", CallerSource::From)];
-    let entry = cli.some_words("sources").and_then(|list, _| {
+/// The habits that a trunk starts from.
+fn profile(section: &Section<'_>) -> Option<&'static Profile> {
+    let names = PROFILES.each_ref().map(|profile| (profile.name, profile.name));
+    section.choice("profile", &names, &[]).or(PROFILES[0].name).and_then(profile::find)
+}
+
+/// A list in which no word stands twice, else `usual`.
+fn each_once<T: Copy + PartialEq>(
+    section: &Section<'_>,
+    key: &'static str,
+    words: &[(&'static str, T)],
+    usual: &[T],
+) -> Option<Vec<T>> {
+    // Without a source nobody has a number; of everything else there may be none.
+    let given = if key == "sources" { section.some_words(key) } else { section.words(key) };
+    let entry = given.and_then(|list, _| {
         let mut whole = list.whole;
-        let mut sources = Vec::new();
+        let mut read = Vec::new();
         for word in &list.words {
-            match cli.pick("sources", word, &words, &["rpid", "ppi", "display"]) {
-                Some(source) if sources.contains(&source) => {
-                    cli.tell(&word.span, Fault::Repeated { key: "sources", word: Quoted::new(word.text) });
+            match section.pick(key, word, words, &[]) {
+                Some(one) if read.contains(&one) => {
+                    section.tell(&word.span, Fault::Repeated { key, word: Quoted::new(word.text) });
                     whole = false;
                 }
-                Some(source) => sources.push(source),
+                Some(one) => read.push(one),
                 None => whole = false,
             }
         }
-        whole.then_some(sources)
+        whole.then_some(read)
     });
-    entry.or(vec![CallerSource::Pai, CallerSource::From])
+    entry.or(usual.to_vec())
 }
 
-fn limits(section: &Section<'_>) -> Option<()> {
-    let no_cap = |key| {
-        section.integer(key, 0..=u32::MAX).and_then(|limit, span| {
-            if limit != 0 {
-                let what = format!("{key} = {limit}");
-                section.tell(span, Fault::NotInThisVersion { what, instead: "write 0 or remove it".to_owned() });
-            }
-            (limit == 0).then_some(())
-        })
-    };
-    let (calls, concurrent) = (no_cap("calls_per_second"), no_cap("concurrent"));
-    calls.or(()).and(concurrent.or(()))
+fn tech_prefix<'c>(cli: &Section<'_>, text: &'c str, span: &Span) -> Option<&'c str> {
+    let fits = text.len() <= MAX_TECH_PREFIX && text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'#' | b'*'));
+    if !fits {
+        cli.tell(span, Fault::TechPrefix { text: Quoted::new(text), max: MAX_TECH_PREFIX });
+    }
+    fits.then_some(text)
+}
+
+fn limits(section: &Section<'_>) -> Option<Limits> {
+    let cap = |key| section.integer(key, 0..=1_000_000).or(0);
+    let (calls_per_second, concurrent) = (cap("calls_per_second"), cap("concurrent"));
+    let (peer_calls_per_second, peer_concurrent) = (cap("peer_calls_per_second"), cap("peer_concurrent"));
+    Some(Limits {
+        calls_per_second: calls_per_second?,
+        concurrent: concurrent?,
+        peer_calls_per_second: peer_calls_per_second?,
+        peer_concurrent: peer_concurrent?,
+    })
 }
 
 /// Tells networks that belong to two trunks, or stand twice in one, and a total beyond the cap.
