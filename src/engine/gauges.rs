@@ -43,6 +43,10 @@ fn look_at_files(database: &Path, metrics: &Metrics) {
         let bytes = std::fs::metadata(path).map_or(0, |file| file.len());
         metrics.store_file_bytes.with_label_values(&[name]).set(signed(bytes));
     }
+    if let Some(errors) = machine::udp_receive_buffer_errors() {
+        let known = metrics.udp_receive_buffer_errors.get();
+        metrics.udp_receive_buffer_errors.inc_by(errors.saturating_sub(known));
+    }
     if let Ok(room) = machine::room(database) {
         metrics.store_disk_free.set(signed(room.bytes));
     }

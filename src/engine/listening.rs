@@ -4,11 +4,14 @@ use std::fmt;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use ipnet::IpNet;
+
+use crate::call::event::TrunkId;
 use crate::config::{Configuration, SipTransport};
 use crate::sip::flow::Transport;
 use crate::transport::TransportError;
 use crate::transport::tcp::{self, BoundListener};
-use crate::transport::udp::{self, BoundSocket, RECEIVE_BUFFER};
+use crate::transport::udp::{self, BoundSocket, PeerFilter, RECEIVE_BUFFER};
 
 /// What is told of the listeners.
 pub struct Told {
@@ -68,6 +71,30 @@ pub struct SipSockets {
     /// A socket for each worker of every UDP listener.
     pub udp: Vec<Vec<BoundSocket>>,
     pub tcp: Vec<BoundListener>,
+    /// What lets the peers of the trunks in, and nobody else.
+    pub filters: PeerFilters,
+}
+
+/// The filters of all UDP sockets.
+#[derive(Debug, Default)]
+pub struct PeerFilters(Vec<PeerFilter>);
+
+impl PeerFilters {
+    /// Lets these peers in alone. Where the kernel refuses, strangers are dropped behind it as before.
+    pub fn admit(&self, peers: &[(IpNet, TrunkId)]) {
+        let networks: Vec<IpNet> = peers.iter().map(|(network, _)| *network).collect();
+        // Every socket is asked, for a filter of before would keep new peers out of it.
+        let answers: Vec<_> = self.0.iter().map(|filter| filter.admit(&networks)).collect();
+        let networks = networks.len();
+        if answers.iter().any(|answer| matches!(answer, Ok(false))) {
+            tracing::info!(networks, "too many networks for a socket filter; none is set");
+        } else if let Some(Err(error)) = answers.into_iter().find(Result::is_err) {
+            tracing::warn!(
+                %error, networks,
+                "the kernel refuses a socket filter: strangers reach the receive buffer; raise net.core.optmem_max"
+            );
+        }
+    }
 }
 
 impl SipSockets {
@@ -76,7 +103,8 @@ impl SipSockets {
     /// # Errors
     /// A [`TransportError`] with the address; the operator must act.
     pub fn open(configuration: &Configuration) -> Result<Self, TransportError> {
-        let mut opened = Self { bound: Vec::new(), udp: Vec::new(), tcp: Vec::new() };
+        let filters = PeerFilters::default();
+        let mut opened = Self { bound: Vec::new(), udp: Vec::new(), tcp: Vec::new(), filters };
         for listener in &configuration.sip.listen {
             let bound = match listener.transport {
                 SipTransport::Udp => opened.open_udp(listener.address, configuration.sip.workers)?,
@@ -84,6 +112,7 @@ impl SipSockets {
             };
             opened.bound.push(bound);
         }
+        opened.filters.admit(&configuration.peers);
         Ok(opened)
     }
 
@@ -96,6 +125,7 @@ impl SipSockets {
             );
         }
         let local = sockets.first().map_or(listen, BoundSocket::local_addr);
+        self.filters.0.extend(sockets.iter().filter_map(|socket| socket.peer_filter().ok()));
         self.udp.push(sockets);
         Ok((Transport::Udp, local))
     }

@@ -4,10 +4,13 @@
 //! says is the trunk's setting. Invariant: no INVITE is read before what was pending is back, and nothing that was
 //! accepted is dropped at a stop.
 
+mod caps;
 pub mod ceilings;
 pub mod clock;
+mod confirm;
 mod data_dir;
 mod examined;
+pub mod explain;
 mod gauges;
 mod listening;
 mod peers;

@@ -16,7 +16,7 @@ use tokio::task::{JoinError, spawn_blocking};
 
 use super::clock;
 use super::data_dir::DataDir;
-use super::listening::{Told, say};
+use super::listening::{PeerFilters, Told, say};
 use super::peers::Peers;
 use super::sandbox::{self, Receivers, Sandbox, SandboxError};
 use super::serve::access;
@@ -50,6 +50,8 @@ pub struct Reload {
     pub metrics: Metrics,
     /// Where the node listens, for the words to a newcomer.
     pub told: Told,
+    /// Who is let in at the UDP sockets.
+    pub filters: PeerFilters,
     /// Endpoints that deliveries go to.
     pub endpoints: HashSet<EndpointId>,
     pub webhooks: Webhooks,
@@ -129,6 +131,7 @@ impl Reload {
         let Next { mut configuration, settings, mut sandbox } = next;
         self.verify.replace_settings(settings);
         self.shared.replace_routes(configuration.trunks.clone(), Peers::new(&configuration.peers), &self.metrics);
+        self.filters.admit(&configuration.peers);
         self.receivers.run(&mut sandbox);
         let endpoints = configuration.webhooks.iter().map(|one| one.id.clone()).collect();
         self.webhooks.replace(std::mem::take(&mut configuration.webhooks));

@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 
 use prometheus::IntCounter;
 
+use super::caps::Rates;
 use super::peers::Peers;
 use super::sip_answer::Write;
-use crate::call::trunk::Trunk;
-use crate::sip::flow::Transport;
+use crate::call::trunk::{Path, Trunk};
+use crate::sip::flow::{Flow, Transport};
 use crate::sip::message::{Message, Method, StartLine, Via};
 use crate::sip::transaction::key::HashKey;
 use crate::sip::uas::response::{self, Head};
@@ -36,6 +37,11 @@ pub struct TrunkFace {
     refusal_fields: String,
     requests: [(Transport, [IntCounter; Method::ALL.len()]); 2],
     responses: Vec<(u16, IntCounter)>,
+    pub rates: Rates,
+    /// Calls above a cap.
+    pub limited: IntCounter,
+    /// Answers left out that would have been larger than their request.
+    too_large: IntCounter,
 }
 
 impl TrunkFace {
@@ -51,6 +57,9 @@ impl TrunkFace {
         Self {
             requests,
             responses: codes.into_iter().map(response).collect(),
+            rates: Rates::new(&trunk.limits),
+            limited: metrics.calls_limited.with_label_values(&[trunk.name.as_str()]),
+            too_large: metrics.sip_dropped.with_label_values(&["larger_than_request"]),
             refusal_fields: trunk.reject.q850.map(reason_field).unwrap_or_default(),
             trunk,
         }
@@ -67,7 +76,12 @@ impl TrunkFace {
 
     /// What every call gets.
     pub fn refusal(&self) -> Head<'_> {
-        Head { code: self.trunk.reject.code, phrase: &self.trunk.reject.phrase, fields: &self.refusal_fields }
+        Head {
+            code: self.trunk.reject.code,
+            phrase: &self.trunk.reject.phrase,
+            fields: &self.refusal_fields,
+            tag: None,
+        }
     }
 
     /// Counts an answer and has it written.
@@ -75,16 +89,31 @@ impl TrunkFace {
         &self,
         message: &Message<'_>,
         via: &Via<'_>,
-        source: SocketAddr,
+        flow: Flow,
         head: Head<'_>,
         key: &HashKey,
         answer: impl FnOnce(SocketAddr, Write<'_>),
     ) {
-        if let Some((_, counter)) = self.responses.iter().find(|(code, _)| *code == head.code) {
-            counter.inc();
-        }
-        let mut write = |out: &mut Vec<u8>| response::write(out, message, via, source, head, key);
-        answer(response::destination(via, source), &mut write);
+        let counter = self.responses.iter().find(|(code, _)| *code == head.code).map(|(_, counter)| counter);
+        let mut write = |out: &mut Vec<u8>| {
+            let start = out.len();
+            response::write(out, message, via, flow.remote, head, key);
+            // Who forges a peer's address over a public path must not win by it: what the peer gets is no more than
+            // what was sent in its name.
+            let is_proven = flow.transport != Transport::Udp || self.trunk.path == Path::Private;
+            let is_larger = |out: &Vec<u8>| !is_proven && out.len() - start > message.length();
+            if is_larger(out) {
+                out.truncate(start);
+                response::write(out, message, via, flow.remote, Head { fields: "", ..head }, key);
+            }
+            if is_larger(out) {
+                out.truncate(start);
+                self.too_large.inc();
+            } else if let Some(counter) = counter {
+                counter.inc();
+            }
+        };
+        answer(response::destination(via, flow.remote), &mut write);
     }
 }
 

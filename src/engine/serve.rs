@@ -312,6 +312,7 @@ impl Node {
             receivers,
             metrics,
             told,
+            filters: sockets.filters,
             endpoints: subscribed,
             webhooks,
         };

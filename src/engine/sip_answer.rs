@@ -8,16 +8,18 @@ use arc_swap::ArcSwap;
 use prometheus::{Histogram, IntCounter};
 use tokio::sync::mpsc;
 
-use super::clock;
 use super::peers::Peers;
 use super::routes::{Routes, TrunkFace};
 use super::waiting::{Owner, WaitingCall, WaitingCalls};
+use super::{clock, confirm};
 use crate::call::event::{CallKey, TrunkId};
+use crate::call::evidence::Proof;
 use crate::call::judge::{Invite, judge};
 use crate::call::trunk::Trunk;
 use crate::matcher::boot_time::BootTime;
 use crate::sip::flow::{Flow, Transport};
 use crate::sip::message::{HeaderName, Method, Request, ScanError, Scanner, StartLine, Via};
+use crate::sip::transaction::cookie::Tag;
 use crate::sip::transaction::key::{HashKey, TransactionKey};
 use crate::sip::uas::dispatch::{Dispatch, Dropped, dispatch};
 use crate::sip::uas::response::{Head, Status};
@@ -203,9 +205,13 @@ impl SipShared {
             Err(ScanError::NotSip) => return drop(&self.dropped.not_sip),
         };
         face.count(&message, arrival.flow.transport);
-        let retry_after;
+        let (retry_after, tag);
         let (via, head) = match dispatch(message) {
             Dispatch::Drop(Dropped::Ack) => return None,
+            Dispatch::Ack(ack) => {
+                self.confirm(&ack, &origin, arrival, finished);
+                return None;
+            }
             Dispatch::Drop(Dropped::NoVia) => return drop(&self.dropped.no_via),
             Dispatch::Drop(Dropped::Response) => return drop(&self.dropped.response),
             Dispatch::Respond(via, status) => (via, status.into()),
@@ -216,14 +222,18 @@ impl SipShared {
                 let refusal = retry_after.as_deref().map(|fields| Head { fields, ..Status::ServiceUnavailable.into() });
                 (request.via, refusal.unwrap_or(Status::Ok.into()))
             }
-            Dispatch::Cancel(request) => (request.via, self.cancel(&request, arrival.flow.transport).into()),
+            Dispatch::Cancel(request) => (request.via, self.cancel(&request, arrival.flow).into()),
             Dispatch::Invite(request) => match self.invite(&request, bytes, origin, arrival, finished) {
                 Reply::Now(head) => (request.via, head),
+                Reply::Confirm(sealed) => {
+                    tag = sealed;
+                    (request.via, Head { tag: Some(&tag), ..face.refusal() })
+                }
                 Reply::Later(ticket) => return Some(ticket),
                 Reply::Known => return None,
             },
         };
-        face.answer(&message, &via, arrival.flow.remote, head, &self.key, answer);
+        face.answer(&message, &via, arrival.flow, head, &self.key, answer);
         None
     }
 
@@ -244,7 +254,7 @@ impl SipShared {
         let StartLine::Request { method, .. } = message.start_line() else { return };
         let Some(via) = message.values(HeaderName::Via).next().and_then(Via::parse) else { return };
         if method != Method::Ack {
-            face.answer(&message, &via, flow.remote, status.into(), &self.key, answer);
+            face.answer(&message, &via, flow, status.into(), &self.key, answer);
         }
     }
 
@@ -258,13 +268,22 @@ impl SipShared {
         answer: impl FnOnce(&WaitingCall, SocketAddr, Write<'_>),
     ) {
         let key = TransactionKey(ticket);
+        if outcome == Outcome::Durable
+            && let Some(answered) = self.waiting.answered(key)
+        {
+            // Before it leaves the table: a CANCEL in between finds it in one or the other.
+            self.recent.note_transaction(answered, now);
+        }
         let Some(call) = self.waiting.take(key) else { return };
         let routes = self.routes.load();
         let face = &routes.trunks[usize::from(call.trunk.0)];
         let head = match outcome {
             Outcome::Durable => {
-                self.recent.note_transaction(short(key), now);
-                if call.canceled { Status::RequestTerminated.into() } else { face.refusal() }
+                if call.canceled {
+                    Status::RequestTerminated.into()
+                } else {
+                    face.refusal()
+                }
             }
             Outcome::Failed => Status::ServiceUnavailable.into(),
         };
@@ -295,7 +314,7 @@ impl SipShared {
         // The message was readable when the call was kept.
         let Ok(message) = scanner.scan(&call.request) else { return };
         let Some(via) = message.values(HeaderName::Via).next().and_then(Via::parse) else { return };
-        face.answer(&message, &via, call.flow.remote, head, &self.key, |to, write: Write<'_>| {
+        face.answer(&message, &via, call.flow, head, &self.key, |to, write: Write<'_>| {
             answer(call, to, write);
         });
     }
@@ -310,17 +329,34 @@ impl SipShared {
     ) -> Reply<'f> {
         let Origin { id, face, test } = origin;
         let trunk = test.as_ref().and_then(|test| test.trunk).unwrap_or(&face.trunk);
-        let transaction = self.transaction(request, arrival.flow.transport);
+        let (transaction, answered) = self.transaction(request, arrival.flow);
+        let peer = arrival.flow.remote.ip();
+        if face.rates.any() || trunk.limits.concurrent > 0 || trunk.limits.peer_concurrent > 0 {
+            // What was answered already is answered again, whatever the peer sends meanwhile.
+            let known = self.recent.has_transaction(answered) || self.waiting.has(transaction);
+            let admitted = known || face.rates.admit(peer) && !self.waiting.is_at_cap(id, peer, &trunk.limits);
+            if !admitted {
+                face.limited.inc();
+                return Reply::Now(Status::ServiceUnavailable.into());
+            }
+        }
+        let connected = arrival.flow.transport != Transport::Udp;
         let invite = Invite {
             message: request.message,
             uri: request.uri,
             from: request.from,
             to: request.to,
+            proof: trunk.proof(connected),
             key: CallKey(self.key.call(request)),
             received_at: arrival.utc,
         };
         let mut event = judge(&invite, id, trunk, |number| self.verify.is_own(number));
         event.only = test.as_ref().map(|test| test.only);
+        if event.evidence.proof == Proof::Ack && event.only.is_none() {
+            // Nothing is believed of a datagram until its refusal is known to have arrived where it seems to come from.
+            self.recent.note_transaction(answered, arrival.now);
+            return Reply::Confirm(confirm::tag(&self.key, request, &event, arrival.now));
+        }
         let notify = || Notify { ticket: transaction.0, to: finished() };
         let mut kept = false;
         let hold = || {
@@ -332,6 +368,8 @@ impl SipShared {
                 since: arrival.now,
                 received: arrival.instant,
                 owner: arrival.owner,
+                answered,
+                capped: trunk.limits.concurrent > 0 || trunk.limits.peer_concurrent > 0,
             });
             kept = held == Held::Kept;
             held
@@ -342,7 +380,7 @@ impl SipShared {
         }
         match judged.taken {
             Taken::Refuse => {
-                self.recent.note_transaction(short(transaction), arrival.now);
+                self.recent.note_transaction(answered, arrival.now);
                 Reply::Now(face.refusal())
             }
             Taken::Wait if kept => Reply::Later(transaction.0),
@@ -351,16 +389,41 @@ impl SipShared {
         }
     }
 
-    /// The server transaction of a request. One that comes over another transport is another transaction, for its
-    /// peer waits for an answer there.
-    fn transaction(&self, request: &Request<'_>, transport: Transport) -> TransactionKey {
-        TransactionKey(self.key.transaction(request).0 ^ transport as u128)
+    /// The ACK to a refusal: on a trunk with `confirm = "ack"` it is what makes the call count.
+    fn confirm(
+        &self,
+        ack: &Request<'_>,
+        origin: &Origin<'_, '_, '_>,
+        arrival: Arrival,
+        finished: impl FnOnce() -> mpsc::Sender<(u128, Outcome)>,
+    ) {
+        if origin.face.trunk.proof(arrival.flow.transport != Transport::Udp) != Proof::Ack {
+            return;
+        }
+        let key = CallKey(self.key.call(ack));
+        let Some(event) = confirm::call(&self.key, ack, origin.id, key, arrival.now, arrival.utc) else { return };
+        // Nobody waits for an answer any more, so there is nothing to keep.
+        let notify = || Notify { ticket: 0, to: finished() };
+        self.verify.take_call(&event, notify, || Held::Already);
+    }
+
+    /// The server transaction of a request, and the name under which its answer is remembered. One that comes over
+    /// another transport or connection waits by itself, for its peer waits for an answer there; a CANCEL of one that was
+    /// answered may come on any.
+    #[expect(clippy::cast_possible_truncation, reason = "the low half of a hash is a hash")]
+    fn transaction(&self, request: &Request<'_>, flow: Flow) -> (TransactionKey, u64) {
+        let key = self.key.transaction(request);
+        let way = match flow.transport {
+            Transport::Udp => 0,
+            Transport::Tcp | Transport::Tls => self.key.way(flow.remote),
+        };
+        (TransactionKey(key.0 ^ way), key.0 as u64)
     }
 
     /// A CANCEL is answered at once, also while its INVITE still waits (RFC 3261 9.2).
-    fn cancel(&self, request: &Request<'_>, transport: Transport) -> Status {
-        let key = self.transaction(request, transport);
-        if self.waiting.cancel(key) || self.recent.has_transaction(short(key)) {
+    fn cancel(&self, request: &Request<'_>, flow: Flow) -> Status {
+        let (transaction, answered) = self.transaction(request, flow);
+        if self.waiting.cancel(transaction) || self.recent.has_transaction(answered) {
             Status::Ok
         } else {
             Status::CallDoesNotExist
@@ -374,12 +437,8 @@ enum Reply<'f> {
     Now(Head<'f>),
     /// One when its outcome is told: it is kept under this ticket until then.
     Later(u128),
+    /// The refusal now, with a tag that its ACK brings back.
+    Confirm(Tag),
     /// One when that of its transaction is told, which is kept already.
     Known,
-}
-
-/// The recent-calls table holds 64 bits of a key.
-#[expect(clippy::cast_possible_truncation, reason = "the low half of a hash is a hash")]
-const fn short(key: TransactionKey) -> u64 {
-    key.0 as u64
 }

@@ -52,7 +52,8 @@ impl SipConnection {
     /// Reads and answers until the connection ends or `stop` turns true. Tells why it ended.
     pub async fn run(&mut self, stop: watch::Receiver<bool>) -> CloseReason {
         let reason = self.serve(stop).await;
-        if matches!(reason, CloseReason::BadFraming | CloseReason::Stop | CloseReason::TooLarge) {
+        // A peer that has said all it will may still listen (RFC 9293 3.6).
+        if matches!(reason, CloseReason::BadFraming | CloseReason::Peer | CloseReason::Stop | CloseReason::TooLarge) {
             self.last_answers().await;
         }
         // What still waits finds nobody to tell any more.
@@ -60,7 +61,7 @@ impl SipConnection {
             self.shared.waiting.take(TransactionKey(*ticket));
         }
         let unsent = match reason {
-            CloseReason::Lost | CloseReason::Peer => self.connection.unsent(),
+            CloseReason::Lost => self.connection.unsent(),
             _ => self.connection.close().await,
         };
         self.shared.count_unsent(self.waiting.len() + unsent);

@@ -135,6 +135,8 @@ impl SipWorker {
 
     async fn sweep(&mut self) {
         self.ailing = false;
+        // Strangers' datagrams are dropped without a word; where nobody else sends any, nothing else tells of them.
+        self.socket_drops.inc_by(self.socket.new_drops().into());
         let overdue = self.shared.waiting.take_overdue(self.owner, clock::boot());
         for calls in overdue.chunks(BATCH) {
             for call in calls {

@@ -1,12 +1,14 @@
 //! Calls that wait for their commit: what is needed to answer them, found by transaction from any worker.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
 use crate::call::event::TrunkId;
+use crate::call::trunk::Limits;
 use crate::matcher::boot_time::BootTime;
 use crate::sip::flow::Flow;
 use crate::sip::transaction::key::TransactionKey;
@@ -41,6 +43,10 @@ pub struct WaitingCall {
     pub received: Instant,
     /// Who will answer it.
     pub owner: Owner,
+    /// The name under which its answer is remembered.
+    pub answered: u64,
+    /// Whether its trunk has a cap on calls that wait.
+    pub capped: bool,
 }
 
 impl fmt::Debug for WaitingCall {
@@ -57,6 +63,8 @@ impl fmt::Debug for WaitingCall {
 #[derive(Debug, Default)]
 pub struct WaitingCalls {
     calls: DashMap<TransactionKey, WaitingCall>,
+    /// How many wait of each trunk that has a cap, and of each of its peers.
+    counts: DashMap<(TrunkId, Option<IpAddr>), u32>,
 }
 
 impl WaitingCalls {
@@ -68,15 +76,38 @@ impl WaitingCalls {
         match self.calls.entry(key) {
             Entry::Occupied(_) => Held::Already,
             Entry::Vacant(entry) => {
-                entry.insert(call());
+                let call = call();
+                if call.capped {
+                    for key in counted(&call) {
+                        *self.counts.entry(key).or_insert(0) += 1;
+                    }
+                }
+                entry.insert(call);
                 Held::Kept
             }
         }
     }
 
+    /// Whether a trunk, or a peer of it, has as many calls waiting as it may. Two that come at once may be one more.
+    pub fn is_at_cap(&self, trunk: TrunkId, peer: IpAddr, limits: &Limits) -> bool {
+        let reached = |key, cap: u32| cap > 0 && self.counts.get(&key).is_some_and(|count| *count >= cap);
+        reached((trunk, None), limits.concurrent) || reached((trunk, Some(peer)), limits.peer_concurrent)
+    }
+
     /// Takes a call out, to be answered.
     pub fn take(&self, key: TransactionKey) -> Option<WaitingCall> {
-        self.calls.remove(&key).map(|(_, call)| call)
+        let call = self.calls.remove(&key).map(|(_, call)| call)?;
+        if call.capped {
+            for key in counted(&call) {
+                if let Entry::Occupied(mut count) = self.counts.entry(key) {
+                    *count.get_mut() -= 1;
+                    if *count.get() == 0 {
+                        count.remove();
+                    }
+                }
+            }
+        }
+        Some(call)
     }
 
     /// Notes that the caller hung up; whether the call waits.
@@ -87,6 +118,16 @@ impl WaitingCalls {
                 call.canceled = true;
                 true
             })
+    }
+
+    /// The name under which the answer to a call that waits will be remembered.
+    pub fn answered(&self, key: TransactionKey) -> Option<u64> {
+        self.calls.get(&key).map(|call| call.answered)
+    }
+
+    /// Whether a transaction waits.
+    pub fn has(&self, key: TransactionKey) -> bool {
+        self.calls.contains_key(&key)
     }
 
     /// Whether the loop has calls to answer.
@@ -101,6 +142,10 @@ impl WaitingCalls {
         let keys: Vec<_> = self.calls.iter().filter(|call| overdue(call)).map(|call| *call.key()).collect();
         keys.into_iter().filter_map(|key| self.take(key)).collect()
     }
+}
+
+fn counted(call: &WaitingCall) -> [(TrunkId, Option<IpAddr>); 2] {
+    [(call.trunk, None), (call.trunk, Some(call.flow.remote.ip()))]
 }
 
 #[cfg(test)]
@@ -118,6 +163,8 @@ mod tests {
             since: BootTime(since),
             received: super::super::clock::instant(),
             owner,
+            answered: 0,
+            capped: true,
         }
     }
 
@@ -131,6 +178,24 @@ mod tests {
         assert!(waiting.cancel(key));
         assert!(waiting.take(key).unwrap().canceled);
         assert!(waiting.take(key).is_none());
+    }
+
+    #[test]
+    fn calls_that_wait_are_counted_by_trunk_and_peer_until_they_are_taken() {
+        let waiting = WaitingCalls::default();
+        let (trunk, peer) = (TrunkId(0), "127.0.0.1".parse().unwrap());
+        let caps = Limits { concurrent: 2, peer_concurrent: 2, ..Limits::default() };
+        for key in 1..3 {
+            assert!(!waiting.is_at_cap(trunk, peer, &caps));
+            waiting.hold(TransactionKey(key), || call(Owner::Loop(0), 0));
+        }
+        assert!(waiting.is_at_cap(trunk, peer, &caps));
+        assert!(waiting.is_at_cap(trunk, peer, &Limits { concurrent: 0, ..caps }));
+        assert!(!waiting.is_at_cap(trunk, "127.0.0.2".parse().unwrap(), &Limits { concurrent: 0, ..caps }));
+        waiting.take(TransactionKey(1));
+        assert!(!waiting.is_at_cap(trunk, peer, &caps));
+        waiting.take(TransactionKey(2));
+        assert!(waiting.counts.is_empty());
     }
 
     #[test]

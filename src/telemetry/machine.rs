@@ -23,6 +23,25 @@ pub fn open_descriptors() -> Option<u64> {
     Some((entries as u64).saturating_sub(1))
 }
 
+/// Datagrams that the kernel has lost in this network namespace because a socket's receive buffer was full.
+#[must_use]
+pub fn udp_receive_buffer_errors() -> Option<u64> {
+    let v4 = std::fs::read_to_string("/proc/self/net/snmp").ok()?;
+    let v6 = std::fs::read_to_string("/proc/self/net/snmp6").unwrap_or_default();
+    Some(of_v4(&v4)? + of_v6(&v6).unwrap_or(0))
+}
+
+/// The `Udp` lines: names, then figures in their order.
+fn of_v4(snmp: &str) -> Option<u64> {
+    let mut lines = snmp.lines().filter_map(|line| line.strip_prefix("Udp: "));
+    let place = lines.next()?.split(' ').position(|name| name == "RcvbufErrors")?;
+    lines.next()?.split(' ').nth(place)?.parse().ok()
+}
+
+fn of_v6(snmp6: &str) -> Option<u64> {
+    snmp6.lines().find_map(|line| line.strip_prefix("Udp6RcvbufErrors"))?.trim().parse().ok()
+}
+
 /// How much memory this process may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
@@ -92,6 +111,16 @@ pub fn room(path: &Path) -> io::Result<Room> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lost_datagrams_are_read_from_the_kernels_tables() {
+        let snmp =
+            "Ip: A B\nIp: 1 2\nUdp: InDatagrams NoPorts InErrors OutDatagrams RcvbufErrors X\nUdp: 1 2 3 4 57 6\n";
+        assert_eq!(of_v4(snmp), Some(57));
+        assert_eq!(of_v6("Udp6InErrors  \t1\nUdp6RcvbufErrors                \t9\n"), Some(9));
+        assert_eq!(of_v4(""), None);
+        assert!(udp_receive_buffer_errors().is_some());
+    }
 
     #[test]
     fn groups_of_both_versions_are_looked_at_up_to_the_top() {

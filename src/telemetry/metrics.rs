@@ -34,10 +34,14 @@ pub struct Metrics {
     pub sip_accept_failures: IntCounter,
     /// Messages dropped unanswered, by reason.
     pub sip_dropped: IntCounterVec,
-    /// Datagrams that the kernel dropped because a receive buffer was full.
+    /// Datagrams that the kernel dropped: from strangers, or because a receive buffer was full.
     pub sip_socket_drops: IntCounter,
+    /// Datagrams that the kernel lost in this network namespace because a receive buffer was full.
+    pub udp_receive_buffer_errors: IntCounter,
     /// Calls, by trunk and outcome.
     pub calls: IntCounterVec,
+    /// Calls above a cap of their trunk or peer, by trunk.
+    pub calls_limited: IntCounterVec,
     /// Age in seconds of the youngest entry that the recent-calls table had to let go; -1 while none has.
     pub recent_calls_age: IntGauge,
     /// Test calls of the API, and calls of test phones, that were not placed, by reason.
@@ -158,9 +162,15 @@ impl Metrics {
             sip_socket_drops: counter(
                 r,
                 "sip_socket_drops_total",
-                "Datagrams dropped by the kernel for want of buffer",
+                "Datagrams dropped by the kernel: of strangers, or for want of buffer",
+            ),
+            udp_receive_buffer_errors: counter(
+                r,
+                "udp_receive_buffer_errors_total",
+                "Datagrams lost in this network namespace because a receive buffer was full",
             ),
             calls: counter_vec(r, "calls_total", "Calls by what became of them", &["trunk", "outcome"]),
+            calls_limited: counter_vec(r, "calls_limited_total", "Calls above a cap, answered 503", &["trunk"]),
             recent_calls_age,
             test_calls_refused: counter_vec(r, "test_calls_refused_total", "Test calls not placed", &["reason"]),
             calls_waiting: gauge(r, "calls_waiting", "Matched calls that wait for their commit"),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -53,11 +53,25 @@ async fn the_outcome_of_a_call_that_another_connection_keeps_by_now_is_left_to_i
 }
 
 #[tokio::test]
+async fn a_peer_that_has_said_all_it_will_hears_the_answer_to_the_call_that_waits() {
+    let mut rig = Rig::new().await;
+    rig.hold(1, Duration::ZERO);
+    let peer = rig.run();
+    rig.peer.as_mut().unwrap().shutdown().await.unwrap();
+    peer.finish.send((1, Outcome::Durable)).await.unwrap();
+    assert!(rig.heard().await.starts_with("SIP/2.0 486 "));
+    assert_eq!(rig.heard().await, "");
+    rig.peer = None;
+    assert_eq!(timeout(Duration::from_secs(10), peer.task).await.unwrap().unwrap(), CloseReason::Peer);
+}
+
+#[tokio::test]
 async fn a_connection_that_ends_leaves_none_of_its_calls_behind() {
     let mut rig = Rig::new().await;
     rig.hold(1, Duration::ZERO);
     rig.hold(2, Duration::ZERO);
     let peer = rig.run();
+    socket2::SockRef::from(rig.peer.as_ref().unwrap()).set_linger(Some(Duration::ZERO)).unwrap();
     rig.peer = None;
     assert_eq!(timeout(Duration::from_secs(10), peer.task).await.unwrap().unwrap(), CloseReason::Peer);
     assert!(!rig.is_held(1) && !rig.is_held(2));
@@ -124,6 +138,8 @@ impl Rig {
             since,
             received: clock::instant(),
             owner: Owner::Connection,
+            answered: 0,
+            capped: false,
         };
         (since, call)
     }
