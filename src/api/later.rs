@@ -24,10 +24,9 @@ const fn open(method: &'static str, path: &'static str) -> Endpoint {
     Endpoint { method, path, needs_key: false }
 }
 
-const LATER: [Endpoint; 8] = [
+const LATER: [Endpoint; 7] = [
     keyed("POST", "/v1/verifications/{id}/check"),
     keyed("POST", "/v1/verifications/{id}/next"),
-    keyed("GET", "/v1/verifications/{id}/trace"),
     keyed("GET", "/v1/verifications/{id}/receipt"),
     open("POST", "/v1/client/check"),
     open("GET", "/openapi.json"),

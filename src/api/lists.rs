@@ -20,6 +20,8 @@ use crate::verify::lists::{CallRow, EventRow, EventType, ListError, Page, Verifi
 
 /// `GET` gives the calls of a verification.
 pub(super) const CALLS: &str = "/v1/verifications/{id}/calls";
+/// `GET` gives how the calls of a verification were judged.
+pub(super) const TRACE: &str = "/v1/verifications/{id}/trace";
 /// `GET` gives events.
 pub(super) const EVENTS: &str = "/v1/events";
 
@@ -68,7 +70,21 @@ pub(super) async fn calls(State(shared): State<Arc<Shared>>, request: Request) -
 
     let verification = id_in(request.uri().path()).ok_or_else(no_such_verification)?;
     let page = shared.verify.calls(caller.application, verification, after, limit).await;
-    Ok(shown(&page.map_err(|error| refused(error, "newest"))?, call))
+    Ok(shown(&page.map_err(|error| refused(error, "newest"))?, |row| call(row, |number| number.to_string())))
+}
+
+/// `GET /v1/verifications/{id}/trace`
+pub(super) async fn trace(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
+    let caller = authenticate(&shared, &request)?;
+    caller.require(Scope::TraceRead)?;
+    let mut given = Parameters::new(request.uri());
+    let limit = given.limit();
+    let after = given.take("after", &accepted_id("call_"), |text| id(text, "call_"));
+    given.finish(&["limit", "after"])?;
+
+    let verification = id_in(request.uri().path()).ok_or_else(no_such_verification)?;
+    let page = shared.verify.calls(caller.application, verification, after, limit).await;
+    Ok(shown(&page.map_err(|error| refused(error, "newest"))?, judged))
 }
 
 /// `GET /v1/events`
@@ -129,7 +145,16 @@ fn event(row: &EventRow) -> String {
     format!("{{\"id\":\"{}\",\"object\":\"event\",{members}", row.id)
 }
 
-fn call(row: &CallRow) -> String {
+/// A call with the steps of its judgement, which are stored as they are shown.
+fn judged(row: &CallRow) -> String {
+    let steps = row.trace.as_deref().unwrap_or("[]");
+    // Whole numbers are for `calls:read`.
+    let call = call(row, |number| number.masked().to_string());
+    let members = call.strip_suffix('}').unwrap_or(&call).replacen("\"object\":\"call\"", "\"object\":\"trace\"", 1);
+    format!("{members},\"steps\":{steps}}}")
+}
+
+fn call(row: &CallRow, caller: impl Fn(E164) -> String) -> String {
     #[derive(Serialize)]
     struct Call<'a, A, R> {
         id: &'a str,
@@ -148,7 +173,7 @@ fn call(row: &CallRow) -> String {
         id: &row.id,
         object: "call",
         trunk: &row.trunk,
-        caller: row.caller.map(text),
+        caller: row.caller.map(caller),
         caller_source: row.source.as_deref(),
         dialled: row.dialled.map(text),
         assurance: row.assurance,

@@ -180,6 +180,7 @@ fn routes(shared: Arc<Shared>) -> Router {
         .route(verifications::CANCEL, post(verifications::cancel))
         .route(lists::CALLS, get(lists::calls))
         .route(lists::EVENTS, get(lists::events))
+        .route(lists::TRACE, get(lists::trace))
         .route(test_calls::ALL, post(test_calls::place))
         .route(deliveries::ALL, get(deliveries::list))
         .route(deliveries::ONE, get(deliveries::read))
