@@ -16,6 +16,7 @@ pub mod config;
 pub mod doctor;
 pub mod e164;
 pub mod engine;
+pub mod learn;
 pub mod load;
 pub mod matcher;
 pub mod outbox;

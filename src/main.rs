@@ -1,16 +1,17 @@
 //! The `ringproof` program: arguments, configuration file, exit code.
 
-use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::io::{IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use ringproof::api::key;
-use ringproof::config::{self, ConfigErrors, Configuration};
+use ringproof::config::{self, ConfigErrors, Configuration, DnoFormat};
 use ringproof::doctor::{self, Clocks};
 use ringproof::e164::E164;
-use ringproof::engine::{Signals, clock, examined, serve};
+use ringproof::engine::{Signals, clock, examined, explain, serve};
 use ringproof::load::target::Target;
+use ringproof::sip::flow::Transport;
 use ringproof::telemetry::log;
 use secrecy::ExposeSecret;
 use tokio::runtime::Runtime;
@@ -37,6 +38,18 @@ enum Command {
     Doctor(Doctor),
     /// Place one SIP call as a caller's network would and print its messages.
     Call(Call),
+    /// Tell what would become of a SIP message on disk: its answer, and step by step how a call is judged. Sends nothing.
+    Explain(Explain),
+    /// The numbers that people call.
+    Numbers {
+        #[command(subcommand)]
+        command: NumbersCommand,
+    },
+    /// Trunks.
+    Trunk {
+        #[command(subcommand)]
+        command: TrunkCommand,
+    },
     /// API keys.
     Key {
         #[command(subcommand)]
@@ -64,6 +77,54 @@ enum KeyCommand {
     },
 }
 
+#[derive(Subcommand)]
+enum NumbersCommand {
+    /// List all numbers for a Do-Not-Originate registry: they only take calls, so a call from one of them is forged.
+    Dno {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Only numbers of live applications.
+        #[arg(long)]
+        live: bool,
+        /// Each number on a line, or the ranges as CSV or JSON.
+        #[arg(long, value_enum, default_value_t = ListFormat::Lines)]
+        format: ListFormat,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ListFormat {
+    Lines,
+    Csv,
+    Json,
+}
+
+#[derive(Subcommand)]
+enum TrunkCommand {
+    /// Read the INVITEs of a capture (pcap or pcapng) and propose the [[trunk]] block, with the evidence for each key.
+    Learn {
+        /// The capture; `-` is standard input.
+        capture: PathBuf,
+    },
+}
+
+#[derive(Args)]
+struct Explain {
+    /// The message, as it was on the wire; `-` is standard input.
+    message: PathBuf,
+    /// The trunk that it comes over.
+    #[arg(long, value_name = "NAME")]
+    trunk: String,
+    /// It comes over TCP, not in a datagram.
+    #[arg(long)]
+    tcp: bool,
+    /// One JSON object in place of lines.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    file: ConfigFile,
+}
+
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Serve(file) => run(&file),
@@ -76,6 +137,19 @@ fn main() -> ExitCode {
         }),
         Command::Doctor(doctor) => with_configuration(&doctor.file, |configuration| doctor.examine(&configuration)),
         Command::Call(call) => call.place(),
+        Command::Explain(explain) => with_configuration(&explain.file, |configuration| explain.tell(&configuration)),
+        Command::Numbers { command: NumbersCommand::Dno { file, live, format } } => {
+            with_configuration(&file, |configuration| {
+                let format = match format {
+                    ListFormat::Lines => DnoFormat::Lines,
+                    ListFormat::Csv => DnoFormat::Csv,
+                    ListFormat::Json => DnoFormat::Json,
+                };
+                say(&config::do_not_originate(&configuration, live, format));
+                ExitCode::SUCCESS
+            })
+        }
+        Command::Trunk { command: TrunkCommand::Learn { capture } } => learn(&capture),
         Command::Key { command: KeyCommand::New { live, app } } => new_key(live, app.as_deref()),
     }
 }
@@ -174,6 +248,62 @@ impl Doctor {
     }
 }
 
+/// Largest message that is explained: what a datagram can hold.
+const MAX_MESSAGE: u64 = 65_535;
+
+impl Explain {
+    fn tell(&self, configuration: &Configuration) -> ExitCode {
+        let trunk = match explain::trunk_named(configuration, &self.trunk) {
+            Ok(trunk) => trunk,
+            Err(error) => return misused(&error.to_string()),
+        };
+        let mut bytes = Vec::new();
+        let read = open(&self.message).and_then(|file| file.take(MAX_MESSAGE + 1).read_to_end(&mut bytes));
+        if let Err(error) = read {
+            return misused(&format!("{} cannot be read: {error}", self.message.display()));
+        }
+        if bytes.len() as u64 > MAX_MESSAGE {
+            return misused(&format!("{} is longer than a message can be", self.message.display()));
+        }
+        tell(&explain::explain(configuration, trunk, &bytes, self.tcp), self.json)
+    }
+}
+
+fn tell(explained: &explain::Explained, json: bool) -> ExitCode {
+    if json {
+        let text = serde_json::to_string_pretty(explained).expect("texts always become JSON");
+        say(&format!("{text}\n"));
+    } else {
+        say(&explained.to_string());
+    }
+    ExitCode::SUCCESS
+}
+
+fn learn(capture: &Path) -> ExitCode {
+    let read = open(capture).map_err(|error| format!("{} cannot be read: {error}", capture.display()));
+    match read.and_then(|file| ringproof::learn::learn(file).map_err(|error| error.to_string())) {
+        Ok(learned) => {
+            say(&learned.to_string());
+            ExitCode::SUCCESS
+        }
+        Err(error) => misused(&error),
+    }
+}
+
+fn open(path: &Path) -> std::io::Result<Box<dyn Read>> {
+    if path == Path::new("-") { Ok(Box::new(std::io::stdin())) } else { Ok(Box::new(std::fs::File::open(path)?)) }
+}
+
+/// Prints; that nobody reads any more is no reason to fail.
+fn say(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn misused(why: &str) -> ExitCode {
+    eprintln!("{why}");
+    ExitCode::from(MISUSE)
+}
+
 #[derive(Args)]
 struct Call {
     /// The caller's number, `+` and digits.
@@ -188,10 +318,57 @@ struct Call {
     /// A header field to add; From and P-Asserted-Identity replace the command's own. May be repeated.
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
     headers: Vec<(String, String)>,
+    /// Tell as well how this configuration judges the call, step by step.
+    #[arg(long)]
+    explain: bool,
+    /// With --explain: the trunk that the call comes over, where it is not the one of this machine's address.
+    #[arg(long, value_name = "NAME", requires = "explain")]
+    trunk: Option<String>,
+    #[command(flatten)]
+    file: ConfigFile,
 }
 
 impl Call {
+    /// Judges the INVITE as it is about to be sent.
+    fn explain(&self, configuration: &Configuration) -> ExitCode {
+        let target = self.via.address;
+        let any: std::net::IpAddr = if target.is_ipv4() {
+            std::net::Ipv4Addr::UNSPECIFIED.into()
+        } else {
+            std::net::Ipv6Addr::UNSPECIFIED.into()
+        };
+        // Connecting a datagram socket sends nothing and tells the address that packets would leave from.
+        let local = std::net::UdpSocket::bind((any, 0)).and_then(|socket| {
+            socket.connect(target)?;
+            socket.local_addr()
+        });
+        let local = match local {
+            Ok(local) => local,
+            Err(error) => return failed(&format!("{target} cannot be reached: {error}")),
+        };
+        let trunk = match &self.trunk {
+            Some(name) => explain::trunk_named(configuration, name),
+            None => explain::trunk_of(configuration, local.ip()),
+        };
+        match trunk {
+            Ok(trunk) => {
+                let invite = ringproof::load::invite::invite((self.from, self.to), (local, target), &self.headers);
+                let connected = self.via.transport != Transport::Udp;
+                println!();
+                tell(&explain::explain(configuration, trunk, invite.as_bytes(), connected), false)
+            }
+            Err(error) => misused(&error.to_string()),
+        }
+    }
+
     fn place(self) -> ExitCode {
+        if self.explain {
+            let told = with_configuration(&self.file, |configuration| self.explain(&configuration));
+            if told != ExitCode::SUCCESS {
+                return told;
+            }
+            println!();
+        }
         let mut settings = ringproof::load::call::Settings::new(self.from, self.to, self.via);
         settings.headers = self.headers;
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {

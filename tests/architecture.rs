@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// What each module may import from this crate. `sip` is three: what is on the wire, the way it took, and the rest.
-const ARROWS: [(&str, &[&str]); 20] = [
+const ARROWS: [(&str, &[&str]); 21] = [
     ("e164", &[]),
     ("telemetry", &[]),
     ("sip::message", &[]),
@@ -25,6 +25,8 @@ const ARROWS: [(&str, &[&str]); 20] = [
     ("api", &["verify", "matcher", "e164", "telemetry"]),
     ("admin", &["verify", "matcher", "e164", "telemetry"]),
     ("load", &["sip::message", "sip::flow", "sip::framing", "transport", "webhook", "e164"]),
+    // It reads captures as the node reads the wire.
+    ("learn", &["call", "e164", "sip::framing", "sip::message", "sip::uas"]),
     ("transport", &["sip::flow", "sip::framing", "telemetry"]),
     // It looks at sockets, the database and endpoints in the ways in which the node uses them.
     ("doctor", &["store", "telemetry", "transport", "webhook"]),
