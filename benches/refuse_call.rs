@@ -36,6 +36,7 @@ fn judge_caller(bench: &mut Criterion) {
         uri: request.uri,
         from: request.from,
         to: request.to,
+        proof: trunk.proof(false),
         key: CallKey(0),
         received_at: SystemTime::UNIX_EPOCH,
     };
@@ -49,7 +50,8 @@ fn refuse(bench: &mut Criterion) {
     let mut scanner = Scanner::default();
     let message = scanner.scan(INVITE).unwrap();
     let via = Via::parse(message.values(HeaderName::Via).next().unwrap()).unwrap();
-    let head = Head { code: 486, phrase: "Busy Here", fields: "Reason: Q.850;cause=17;text=\"User busy\"\r\n" };
+    let head =
+        Head { code: 486, phrase: "Busy Here", fields: "Reason: Q.850;cause=17;text=\"User busy\"\r\n", tag: None };
     let (key, source) = (HashKey::new([7; 16]), "198.51.100.14:5060".parse().unwrap());
     let mut out = Vec::with_capacity(2048);
     bench.bench_function("write_refusal", |timer| {

@@ -112,9 +112,9 @@ fn answer(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut scanner = Scanner::default();
     let message = scanner.scan(bytes).ok()?;
     let key = HashKey::new([3; 16]);
-    let refusal = Head { code: 486, phrase: "Busy Here", fields: "Reason: Q.850;cause=17\r\n" };
+    let refusal = Head { code: 486, phrase: "Busy Here", fields: "Reason: Q.850;cause=17\r\n", tag: None };
     match dispatch(message) {
-        Dispatch::Drop(_) => None,
+        Dispatch::Drop(_) | Dispatch::Ack(_) => None,
         Dispatch::Respond(via, status) => Some(response(&message, &via, status.into(), &key)),
         Dispatch::Options(request) => Some(response(&message, &request.via, Status::Ok.into(), &key)),
         Dispatch::Cancel(request) => {
@@ -128,6 +128,7 @@ fn answer(bytes: &[u8]) -> Option<Vec<u8>> {
                 uri: request.uri,
                 from: request.from,
                 to: request.to,
+                proof: TRUNK.proof(false),
                 key: CallKey(key.call(&request)),
                 received_at: SystemTime::UNIX_EPOCH,
             };
