@@ -180,15 +180,21 @@ async fn f32_what_a_customer_asserts_is_worth_c() {
 
 #[tokio::test]
 async fn an_operator_of_the_number_itself_is_worth_a_and_a_mixed_trunk_c() {
-    for (trunk, level) in [
-        (TRUNK.replace("\"operator\"", "\"on-net\""), "A"),
-        (TRUNK.replace("\"national\"", "\"mixed\""), "C"),
-        (TRUNK.replace("\"national\"", "\"international\""), "C"),
-    ] {
+    for (trunk, level) in
+        [(TRUNK.replace("\"operator\"", "\"on-net\""), "A"), (TRUNK.replace("\"national\"", "\"mixed\""), "C")]
+    {
         let scene = Scene::start(&trunk).await;
         let created = scene.pending(json!({})).await;
         scene.verifies(&created, &Request::invite(&created.phone, &created.number), level, &[]).await;
     }
+}
+
+#[tokio::test]
+async fn f50_a_caller_of_the_country_over_an_international_trunk_is_worth_c() {
+    let scene = Scene::start(&TRUNK.replace("\"national\"", "\"international\"")).await;
+    let created = scene.pending(json!({})).await;
+    let invite = Request::invite(&created.phone, &created.number);
+    scene.verifies(&created, &invite, "C", &["roaming_suspected"]).await;
 }
 
 #[tokio::test]

@@ -53,6 +53,7 @@ async fn each_endpoint_asks_for_its_scope() {
     }
     assert_eq!(of("calls").get(&format!("{one}/calls")).await.status, 200);
     lacks(&of("reads").get(&format!("{one}/calls")).await, "calls:read");
+    lacks(&of("calls").get(&format!("{one}/trace")).await, "trace:read");
     lacks(&of("reads").ask(&json!({"phone": phone(2)})).await, "verifications:write");
     lacks(&of("reads").cancel(&created.id).await, "verifications:write");
     assert_eq!(of("writes").cancel(&created.id).await.status, 200);

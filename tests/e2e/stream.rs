@@ -45,6 +45,11 @@ impl Stream {
         self.socket.local_addr().unwrap()
     }
 
+    /// Ends the connection as a process that crashes does.
+    pub fn reset(self) {
+        socket2::SockRef::from(&self.socket).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+
     pub async fn send(&mut self, request: &Request) {
         let bytes = self.bytes(request);
         self.send_bytes(&bytes).await;
