@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use ringproof::sip::message::{HeaderName, Message, Scanner, StartLine, Via};
+use ringproof::sip::message::{Fault, HeaderName, Message, Scanner, StartLine, Via};
 use ringproof::sip::transaction::cookie::{self, PAYLOAD};
 use ringproof::sip::transaction::key::{HashKey, TagParts};
 use ringproof::sip::uas::dispatch::{Dispatch, dispatch};
@@ -57,7 +57,8 @@ fuzz_target!(|bytes: &[u8]| {
         let mut scanner = Scanner::default();
         let response = scanner.scan(&answer_once).expect("an answer is a message");
         assert_eq!(response.start_line(), StartLine::Response);
-        assert_eq!(response.fault(), None);
+        // As long as its request, it may be as much too long.
+        assert_ne!(response.fault(), Some(Fault::Malformed));
         assert_eq!(response.body(), b"");
         let mut of_request = Scanner::default();
         let request = of_request.scan(request).expect("it was read");

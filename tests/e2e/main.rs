@@ -33,6 +33,7 @@ mod faults;
 mod flood;
 mod garbage;
 mod keys;
+mod learn;
 mod limits;
 mod lists;
 mod logs;

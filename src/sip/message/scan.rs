@@ -9,6 +9,13 @@ use super::method::Method;
 /// Most header fields in a message; one more is answered 513.
 pub const MAX_HEADER_FIELDS: usize = 256;
 
+/// Most bytes of one header field, folded lines included; one more is answered 513. A signed Identity has one or two
+/// thousand.
+pub const MAX_FIELD: usize = 16_384;
+
+/// Most Via fields, as many hops as Max-Forwards usually begins with (RFC 3261 8.1.1.6); one more is answered 513.
+pub const MAX_VIAS: usize = 70;
+
 /// The bytes are no SIP message, not even a broken one that could be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ScanError {
@@ -25,8 +32,8 @@ pub enum ScanError {
 pub enum Fault {
     /// A line that is no header field, white space inside the Request-URI, or no empty line at the end: answered 400.
     Malformed,
-    /// More than [`MAX_HEADER_FIELDS`]: answered 513.
-    TooManyHeaderFields,
+    /// More than [`MAX_HEADER_FIELDS`], a field longer than [`MAX_FIELD`], or more than [`MAX_VIAS`]: answered 513.
+    TooLarge,
 }
 
 /// The first line.
@@ -100,13 +107,16 @@ impl Scanner {
                 break (end + 1).min(bytes.len());
             }
             count += 1;
-            if count > MAX_HEADER_FIELDS {
-                fault.get_or_insert(Fault::TooManyHeaderFields);
+            if count > MAX_HEADER_FIELDS || line.len() > MAX_FIELD {
+                fault.get_or_insert(Fault::TooLarge);
             } else if !self.note(line, position) {
                 fault.get_or_insert(Fault::Malformed);
             }
             position = end + 1;
         };
+        if self.fields.iter().filter(|field| field.name == HeaderName::Via).count() > MAX_VIAS {
+            fault.get_or_insert(Fault::TooLarge);
+        }
         Ok(Message { bytes, fields: &self.fields, start_line, body, fault })
     }
 
@@ -278,7 +288,7 @@ mod tests {
             });
         }
         let many = format!("INVITE sip:a@b SIP/2.0\r\nCall-ID: 1\r\n{}\r\n", "X: y\r\n".repeat(MAX_HEADER_FIELDS));
-        scanned(many.as_bytes(), |message| assert_eq!(message.unwrap().fault(), Some(Fault::TooManyHeaderFields)));
+        scanned(many.as_bytes(), |message| assert_eq!(message.unwrap().fault(), Some(Fault::TooLarge)));
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub fn dispatch(message: Message<'_>) -> Dispatch<'_> {
         return Dispatch::Respond(via, Status::VersionNotSupported);
     }
     match message.fault() {
-        Some(Fault::TooManyHeaderFields) => return Dispatch::Respond(via, Status::MessageTooLarge),
+        Some(Fault::TooLarge) => return Dispatch::Respond(via, Status::MessageTooLarge),
         Some(Fault::Malformed) => return Dispatch::Respond(via, Status::BadRequest),
         None => {}
     }
