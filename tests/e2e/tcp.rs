@@ -161,7 +161,7 @@ async fn a_connection_that_is_gone_before_its_answer_loses_the_answer_and_nothin
     gateway.send(&invite).await;
     waits(&node).await;
     gateway.reset();
-    closed(&node, "peer", 1).await;
+    closed(&node, "lost", 1).await;
     // A redial waits for the same commit and is answered.
     let mut redial = Stream::new(node.tcp[0]).await;
     redial.send(&invite).await;

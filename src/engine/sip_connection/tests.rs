@@ -73,7 +73,7 @@ async fn a_connection_that_ends_leaves_none_of_its_calls_behind() {
     let peer = rig.run();
     socket2::SockRef::from(rig.peer.as_ref().unwrap()).set_linger(Some(Duration::ZERO)).unwrap();
     rig.peer = None;
-    assert_eq!(timeout(Duration::from_secs(10), peer.task).await.unwrap().unwrap(), CloseReason::Peer);
+    assert_eq!(timeout(Duration::from_secs(10), peer.task).await.unwrap().unwrap(), CloseReason::Lost);
     assert!(!rig.is_held(1) && !rig.is_held(2));
     assert!(rig.metrics.render().contains("sip_dropped_total{reason=\"unsent\"} 2"));
 }

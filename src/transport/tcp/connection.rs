@@ -72,7 +72,7 @@ impl Connection {
             let (deadline, reason) = self.deadline();
             let ready = tokio::select! {
                 biased;
-                ready = self.stream.ready(self.interest()) => ready.map_err(|error| reason_of(&error))?,
+                ready = self.stream.ready(self.interest()) => ready.map_err(|_| CloseReason::Lost)?,
                 () = sleep_until(deadline) => return Err(reason),
             };
             if ready.is_writable() && !self.output.is_empty() {
@@ -89,7 +89,7 @@ impl Connection {
                         return Ok(());
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(error) => return Err(reason_of(&error)),
+                    Err(_) => return Err(CloseReason::Lost),
                 }
             }
         }
@@ -138,7 +138,7 @@ impl Connection {
 
     fn flush(&mut self) -> Result<(), CloseReason> {
         let flushed = self.output.flush(&self.stream, Instant::now(), self.patience);
-        flushed.map_err(|error| reason_of(&error))
+        flushed.map_err(|_| CloseReason::Lost)
     }
 
     fn interest(&self) -> Interest {
@@ -157,14 +157,5 @@ impl Connection {
         let silent = if self.output.has_room() { [slow_message, idle] } else { [None, None] };
         let times = silent.into_iter().chain([slow_reader]).flatten();
         times.min_by_key(|(time, _)| *time).unwrap_or((self.heard + self.idle, CloseReason::Idle))
-    }
-}
-
-fn reason_of(error: &io::Error) -> CloseReason {
-    match error.kind() {
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => {
-            CloseReason::Peer
-        }
-        _ => CloseReason::Lost,
     }
 }

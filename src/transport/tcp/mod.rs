@@ -39,11 +39,11 @@ pub enum CloseReason {
     BadFraming,
     /// Nothing came for too long.
     Idle,
-    /// The network or the peer's machine is gone: keep-alives or sent bytes stay unacknowledged.
+    /// It broke off: the peer reset it, or it is gone and keep-alives or sent bytes stay unacknowledged.
     Lost,
     /// There are as many connections as there may be.
     OverCap,
-    /// The peer closed or reset it.
+    /// The peer has said all it will.
     Peer,
     /// A message did not come whole in time.
     SlowMessage,
