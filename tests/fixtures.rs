@@ -167,10 +167,9 @@ fn outcome(manifest: &Table, fixture: &Table) -> Outcome {
     let Ok(message) = scanner.scan(&bytes) else { return vec![("reply", "none".to_owned())] };
     let reply = |code: u16| vec![("reply", code.to_string())];
     let request = match dispatch(message) {
-        Dispatch::Drop(_) => return vec![("reply", "none".to_owned())],
+        Dispatch::Drop(_) | Dispatch::Ack(_) => return vec![("reply", "none".to_owned())],
         Dispatch::Respond(_, status) => return reply(status.code()),
         Dispatch::Options(_) => return reply(200),
-        Dispatch::Ack(_) => return vec![("reply", "none".to_owned())],
         // No INVITE came before it.
         Dispatch::Cancel(_) => return reply(481),
         Dispatch::Invite(request) => request,

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use std::fmt::Write;
+
 use proptest::prelude::*;
 use ringproof::sip::message::{HeaderName, Message, NameAddr, Request, Scanner, StartLine, Uri, Via};
 use rsip::prelude::{HeadersExt, ToTypedHeader, UntypedHeader};
@@ -116,13 +118,13 @@ prop_compose! {
         let name = if name.is_empty() { String::new() } else { format!("\"{name}\" ") };
         let mut text = format!("{method} sip:{}@{} SIP/2.0\r\n", users[0], hosts[0]);
         for index in 0..vias {
-            text += &format!("Via: SIP/2.0/UDP {}{port};branch=z9hG4bK{branch}{index}\r\n", hosts[1]);
+            let _ = write!(text, "Via: SIP/2.0/UDP {}{port};branch=z9hG4bK{branch}{index}\r\n", hosts[1]);
         }
-        text += &format!("From: {name}<sip:{}@{}>{}\r\n", users[1], hosts[2], tag(&tags.0));
+        let _ = write!(text, "From: {name}<sip:{}@{}>{}\r\n", users[1], hosts[2], tag(&tags.0));
         for (field, value) in &more {
-            text += &format!("{field}: {}\r\n", value.trim());
+            let _ = write!(text, "{field}: {}\r\n", value.trim());
         }
-        text += &format!("To: <sip:{}@{}>{}\r\n", users[2], hosts[0], tag(&tags.1));
+        let _ = write!(text, "To: <sip:{}@{}>{}\r\n", users[2], hosts[0], tag(&tags.1));
         text + &format!("Call-ID: {call_id}\r\nCSeq: {cseq} {method}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
     }
 }

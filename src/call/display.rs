@@ -6,10 +6,9 @@ use super::number::{self, Reading};
 /// Reads the number of a display name, quotes and escapes taken off. A name with letters is no number.
 #[must_use]
 pub fn read(name: &[u8], plan: &Dialplan) -> Reading {
-    let name = match name.trim_ascii() {
-        [b'"', inner @ .., b'"'] => inner.trim_ascii(),
-        plain => plain,
-    };
+    let name = name.trim_ascii();
+    let inside = name.strip_prefix(b"\"").and_then(|name| name.strip_suffix(b"\""));
+    let name = inside.map_or(name, <[u8]>::trim_ascii);
     if name.iter().any(|byte| byte.is_ascii_alphabetic() || !byte.is_ascii() || *byte == b'\\') {
         return Reading::Nothing;
     }

@@ -4,7 +4,7 @@ use super::assurance::Reason;
 use super::event::{CallerSource, Presentation};
 use super::evidence::{Finding, HiddenBy};
 use super::number;
-use super::remote_party::{self, RemoteParty};
+use super::remote_party::{self, RemoteParty, Unreadable};
 use super::trunk::{Restricted, Trunk};
 use super::{display, privacy};
 use crate::e164::E164;
@@ -34,8 +34,9 @@ pub struct Identity {
 #[must_use]
 pub fn read(message: &Message<'_>, from: &NameAddr<'_>, trunk: &Trunk) -> Identity {
     let listed = |source| trunk.sources.contains(&source);
-    let party = if listed(CallerSource::Rpid) { remote_party::read(message) } else { None };
-    let screened = party.flatten().and_then(|party| party.screened);
+    let party = if listed(CallerSource::Rpid) { remote_party::read(message) } else { Ok(None) };
+    let told = party.ok().flatten();
+    let screened = told.and_then(|party| party.screened);
     let mut findings = [Finding::Unread; CallerSource::ALL.len()];
     for source in CallerSource::ALL {
         // The asserted identity and From are held against each other on every trunk.
@@ -59,7 +60,7 @@ pub fn read(message: &Message<'_>, from: &NameAddr<'_>, trunk: &Trunk) -> Identi
         Finding::Number(number) => Some(Ok((number, *source))),
     });
     let caller = caller.unwrap_or(Err(Reason::CliWithheld));
-    let hidden_by = hidden_by(message, from, party.flatten());
+    let hidden_by = hidden_by(message, from, told);
     let caller = match caller {
         Ok(_) if hidden_by.is_some() && trunk.restricted == Restricted::Refuse => Err(Reason::CliWithheld),
         other => other,
@@ -101,11 +102,11 @@ fn in_uri(uri: &[u8], trunk: &Trunk) -> Finding {
 }
 
 /// A value that cannot be read may hide whom the network means, and is unusable.
-fn remote(party: Option<Option<RemoteParty<'_>>>, trunk: &Trunk) -> Finding {
+fn remote(party: Result<Option<RemoteParty<'_>>, Unreadable>, trunk: &Trunk) -> Finding {
     match party {
-        None => Finding::Nothing,
-        Some(None) => Finding::Invalid,
-        Some(Some(party)) => in_uri(party.uri, trunk),
+        Ok(None) => Finding::Nothing,
+        Ok(Some(party)) => in_uri(party.uri, trunk),
+        Err(Unreadable) => Finding::Invalid,
     }
 }
 

@@ -13,16 +13,22 @@ pub struct RemoteParty<'a> {
     pub restricted: bool,
 }
 
-/// Reads the first value that speaks of the calling party, which one without `party` does too. `None` where there is
-/// none; `Some(None)` where a value cannot be read and may be it.
-#[must_use]
-pub fn read<'a>(message: &Message<'a>) -> Option<Option<RemoteParty<'a>>> {
-    message.values(HeaderName::RemotePartyId).flat_map(name_addr::list).find_map(|value| {
-        let Some(value) = NameAddr::parse(value) else { return Some(None) };
-        let says = |name: &str, word: &[u8]| unquoted(value.params.value(name)?).map(|v| v.eq_ignore_ascii_case(word));
+/// A value cannot be read, and may be that of the calling party.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unreadable;
+
+/// Reads the first value that speaks of the calling party, which one without `party` does too.
+///
+/// # Errors
+/// [`Unreadable`]: whom the network means is not known.
+pub fn read<'a>(message: &Message<'a>) -> Result<Option<RemoteParty<'a>>, Unreadable> {
+    let mut values = message.values(HeaderName::RemotePartyId).flat_map(name_addr::list);
+    let found = values.find_map(|value| {
+        let Some(value) = NameAddr::parse(value) else { return Some(Err(Unreadable)) };
+        let says = |name: &str, word: &[u8]| Some(unquoted(value.params.value(name)?).eq_ignore_ascii_case(word));
         let calling = says("party", b"calling").unwrap_or(true);
         calling.then(|| {
-            Some(RemoteParty {
+            Ok(RemoteParty {
                 uri: value.uri,
                 screened: match (says("screen", b"yes"), says("screen", b"no")) {
                     (Some(true), _) => Some(true),
@@ -32,14 +38,12 @@ pub fn read<'a>(message: &Message<'a>) -> Option<Option<RemoteParty<'a>>> {
                 restricted: ["full", "uri"].iter().any(|word| says("privacy", word.as_bytes()) == Some(true)),
             })
         })
-    })
+    });
+    found.transpose()
 }
 
-fn unquoted(value: &[u8]) -> Option<&[u8]> {
-    match value {
-        [b'"', inner @ .., b'"'] => Some(inner),
-        plain => Some(plain),
-    }
+fn unquoted(value: &[u8]) -> &[u8] {
+    value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value)
 }
 
 #[cfg(test)]
@@ -55,11 +59,11 @@ mod tests {
             let message = scanner.scan(text.as_bytes()).unwrap();
             read(&message).map(|party| party.map(|party| (party.uri.to_vec(), party.screened, party.restricted)))
         };
-        let party = |screened, restricted| Some(Some((b"sip:1@c".to_vec(), screened, restricted)));
+        let party = |screened, restricted| Ok(Some((b"sip:1@c".to_vec(), screened, restricted)));
         assert_eq!(told("\"x, y\" <sip:1@c>;party=calling;screen=yes;privacy=off"), party(Some(true), false));
         assert_eq!(told("<sip:2@c>;party=called, <sip:1@c>;screen=\"no\";privacy=full"), party(Some(false), true));
         assert_eq!(told("<sip:1@c>;privacy=URI"), party(None, true));
-        assert_eq!(told("<sip:1@c>;party=called"), None);
-        assert_eq!(told("<sip:1@c;party=calling"), Some(None));
+        assert_eq!(told("<sip:1@c>;party=called"), Ok(None));
+        assert_eq!(told("<sip:1@c;party=calling"), Err(Unreadable));
     }
 }

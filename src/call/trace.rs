@@ -1,6 +1,6 @@
 //! The decision trace: what was read from a call and which rule followed, step by step, for people and programs.
 //!
-//! Rendered from [`Evidence`], so that it tells what was decided. How numbers are written is the caller's choice: a
+//! Rendered from [`Evidence`](super::evidence::Evidence), so that it tells what was decided. How numbers are written is the caller's choice: a
 //! trace that leaves the node masks them.
 
 use serde::Serialize;

@@ -124,10 +124,9 @@ pub fn read(message: &Message<'_>, from: &NameAddr<'_>, trunk: &Trunk) -> Verdic
             })),
         };
         match found {
-            None => {}
             Some(_) if !declared => verdicts.ignored = true,
-            Some(None) => {} // nothing that can be read
-            Some(Some(verdict)) => {
+            None | Some(Err(Unreadable)) => {}
+            Some(Ok(verdict)) => {
                 let stronger = verdicts.told.is_none_or(|(told, _)| weight(verdict) > weight(told));
                 if stronger {
                     verdicts.told = Some((verdict, header));
@@ -151,10 +150,14 @@ const fn weight(verdict: Verdict) -> u8 {
     }
 }
 
-/// The one of several values that counts: `None` where there is no value, `Some(None)` where none can be read.
-fn heaviest(values: impl Iterator<Item = Option<Verdict>>) -> Option<Option<Verdict>> {
-    values.reduce(|one, other| match (one, other) {
-        (Some(one), Some(other)) => Some(if weight(other) > weight(one) { other } else { one }),
+/// A value that is none of the words that a field may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Unreadable;
+
+/// The one of several values that counts; an unreadable one only where there is no other.
+fn heaviest(values: impl Iterator<Item = Option<Verdict>>) -> Option<Result<Verdict, Unreadable>> {
+    values.map(|value| value.ok_or(Unreadable)).reduce(|one, other| match (one, other) {
+        (Ok(one), Ok(other)) => Ok(if weight(other) > weight(one) { other } else { one }),
         (one, other) => one.or(other),
     })
 }

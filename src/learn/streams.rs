@@ -37,7 +37,7 @@ pub(super) struct Tally {
 /// All streams of a capture.
 #[derive(Default)]
 pub(super) struct Streams {
-    streams: HashMap<Ends, Stream>,
+    open: HashMap<Ends, Stream>,
     held: usize,
     tally: Tally,
 }
@@ -71,8 +71,8 @@ impl Streams {
             PartKind::Opens => Some(part.sequence.wrapping_add(1)),
             PartKind::Goes | PartKind::Closes => begins_message(&part.bytes).then_some(part.sequence),
         };
-        let room = self.streams.len() < MAX_STREAMS;
-        let stream = match self.streams.entry(ends) {
+        let room = self.open.len() < MAX_STREAMS;
+        let stream = match self.open.entry(ends) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
                 let Some(next) = first else { return };
@@ -103,11 +103,11 @@ impl Streams {
 
     /// Hands on the messages that still wait for a part that never came.
     pub(super) fn finish(&mut self, mut each: impl FnMut(Ends, &[u8])) {
-        let waiting = self.streams.iter().filter(|(_, stream)| !stream.ahead.is_empty());
+        let waiting = self.open.iter().filter(|(_, stream)| !stream.ahead.is_empty());
         let mut waiting: Vec<Ends> = waiting.map(|(ends, _)| *ends).collect();
         waiting.sort_unstable();
         for ends in waiting {
-            let Some(mut stream) = self.streams.remove(&ends) else { continue };
+            let Some(mut stream) = self.open.remove(&ends) else { continue };
             self.held -= stream.held();
             while !stream.ahead.is_empty()
                 && stream.skip_gap().and_then(|()| stream.cut(|message| each(ends, message))).is_ok()
@@ -123,7 +123,7 @@ impl Streams {
     }
 
     fn forget(&mut self, ends: Ends) {
-        if let Some(stream) = self.streams.remove(&ends) {
+        if let Some(stream) = self.open.remove(&ends) {
             self.held -= stream.held();
         }
     }
@@ -282,7 +282,7 @@ mod tests {
             (50, PartKind::Goes, b"more\r\n"),
         ];
         let (streams, messages) = run(&parts);
-        assert!(messages.is_empty() && streams.streams.is_empty());
+        assert!(messages.is_empty() && streams.open.is_empty());
         assert_eq!((streams.held, streams.tally.broken), (0, 0));
     }
 
@@ -290,10 +290,10 @@ mod tests {
     fn a_closed_stream_is_forgotten() {
         let (streams, messages) = run(&[(5, PartKind::Closes, ONE)]);
         assert_eq!(messages, [ONE]);
-        assert!(streams.streams.is_empty());
+        assert!(streams.open.is_empty());
         let (streams, _) =
             run(&[(0, PartKind::Opens, b""), (1, PartKind::Goes, &ONE[..9]), (10, PartKind::Aborts, b"")]);
-        assert!(streams.streams.is_empty() && streams.held == 0);
+        assert!(streams.open.is_empty() && streams.held == 0);
     }
 
     fn run(parts: &[(u32, PartKind, &[u8])]) -> (Streams, Vec<Vec<u8>>) {

@@ -215,7 +215,7 @@ impl Core {
         let only = (seen == Seen::New).then(|| self.matcher.only_pending_on(dialled, event.only)).flatten();
         if let Some(verification) = only
             && event.only.is_none()
-            && self.exclusive_to(&self.current.load(), dialled).is_some()
+            && Self::exclusive_to(&self.current.load(), dialled).is_some()
             && self.hints.check().is_ok()
             && let Some(note) = self.note_of(verification, EventType::CallMismatched, event, Reasons::NONE, seen)
         {
@@ -225,7 +225,7 @@ impl Core {
     }
 
     /// The application whose number it is, where it is one's alone.
-    fn exclusive_to(&self, current: &InForce, number: E164) -> Option<ApplicationId> {
+    fn exclusive_to(current: &InForce, number: E164) -> Option<ApplicationId> {
         match current.settings.numbers.find(number)?.applications.as_slice() {
             [only] => Some(*only),
             _ => None,
@@ -234,7 +234,7 @@ impl Core {
 
     /// A call with one of our numbers as its caller: counted, told, and what follows is looked at.
     fn note_own_number(&self, current: &InForce, event: &CallEvent, dialled: E164, now: BootTime) {
-        let Some(application) = self.exclusive_to(current, dialled) else { return };
+        let Some(application) = Self::exclusive_to(current, dialled) else { return };
         if event.only.is_some_and(|tester| tester != application.0) {
             return;
         }

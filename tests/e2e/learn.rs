@@ -8,7 +8,7 @@ use crate::caller::Request;
 use crate::config::phone;
 use crate::node::{Directory, PROGRAM};
 
-/// A pcap file of IPv4 datagrams without a link layer (LINKTYPE_RAW, 101).
+/// A pcap file of IPv4 datagrams without a link layer (`LINKTYPE_RAW`, 101).
 fn capture(datagrams: &[Vec<u8>]) -> Vec<u8> {
     let mut file = Vec::new();
     for word in [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 65_535, 101] {

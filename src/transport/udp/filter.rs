@@ -1,4 +1,4 @@
-//! A socket filter that lets only known peers' datagrams into the receive buffer (SO_ATTACH_FILTER, socket(7)).
+//! A socket filter that lets only known peers' datagrams into the receive buffer (`SO_ATTACH_FILTER`, socket(7)).
 //!
 //! A flood from strangers then costs the kernel a few instructions a datagram and the node nothing: neither room in its
 //! buffer nor a system call. The kernel counts what it drops so among the socket's drops. Owns the classic-BPF program

@@ -274,7 +274,7 @@ pub(super) fn set_raw_option<T>(descriptor: RawFd, level: i32, name: i32, value:
     if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// All that the kernel has dropped of a socket: the ninth of the figures of `SO_MEMINFO` (linux/sock_diag.h).
+/// All that the kernel has dropped of a socket: the ninth of the figures of `SO_MEMINFO` (`linux/sock_diag.h`).
 #[allow(unsafe_code, reason = "an option that no safe interface offers")]
 fn total_drops(descriptor: RawFd) -> Option<u32> {
     const DROPS: usize = 8;
