@@ -1,4 +1,4 @@
-//! Every message of `sip-fixtures/` leads to what its manifest says: a test for each, named as its file, so that
+//! Every message of `sip-fixtures/` leads to what its manifest says: a test for each, named by its case and file, so that
 //! `cargo test --test fixtures -- --list` shows which cases of the field are covered.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
@@ -30,18 +30,23 @@ fn main() {
         Ok(())
     }));
     for fixture in fixtures(manifest) {
-        tests.push(Trial::test(text(fixture, "file"), move || {
+        tests.push(Trial::test(name(fixture), move || {
             assert_eq!(outcome(manifest, fixture), expected(fixture), "{}", text(fixture, "shows"));
             Ok(())
         }));
     }
     for stream in streams(manifest) {
-        tests.push(Trial::test(text(stream, "file"), move || {
+        tests.push(Trial::test(name(stream), move || {
             is_cut_into_its_pieces(stream);
             Ok(())
         }));
     }
     libtest_mimic::run(&arguments, tests).exit();
+}
+
+/// The case and the file.
+fn name(entry: &Table) -> String {
+    format!("{} {}", text(entry, "id"), text(entry, "file"))
 }
 
 fn every_file_has_an_entry(manifest: &Table) {

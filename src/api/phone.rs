@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_country_lets_its_own_ways_of_writing_be_read() {
+    fn f46_a_country_lets_its_own_ways_of_writing_be_read() {
         for text in [
             "0500000123",
             "500000123",

@@ -49,7 +49,7 @@ pub fn sign(message: &Message<'_>, is_dialled: impl Fn(&[u8]) -> bool) -> Option
     message.values(HeaderName::Identity).any(is_diverted).then_some(Sign::Identity)
 }
 
-/// Whether one of the passports in an Identity value is of type `div` or `div-o` (RFC 8946 3, 6). Its other parts are
+/// Whether one of the passports in an Identity value is of type `div` or `div-o` (RFC 8946 3, 5). Its other parts are
 /// not read: base64 and a URI in brackets, which hold no semicolon outside.
 fn is_diverted(value: &[u8]) -> bool {
     value.split(|byte| matches!(byte, b';' | b',')).any(|part| {

@@ -42,7 +42,7 @@ pub fn judge(invite: &Invite<'_>, id: TrunkId, trunk: &Trunk, is_own: impl Fn(E1
     }
     let verdicts = verdict::read(&invite.message, &invite.from, trunk);
     let rule = caller.map_or(Rule::NoCaller, |(number, source)| {
-        // Carriers check the asserted identity, else From (3GPP TS 24.229 5.7.1.25); no other header's number.
+        // Carriers check the asserted identity, else From; no other header's number.
         let passed = matches!(verdicts.told, Some((Verdict::Passed(Some(Attestation::A)), _)))
             && matches!(source, CallerSource::Pai | CallerSource::From);
         if passed { Rule::Verdict } else { level(trunk, number, source, identity.screened) }

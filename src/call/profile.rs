@@ -99,7 +99,7 @@ pub const PROFILES: [Profile; 10] = [
     Profile {
         name: "ims",
         // Asserted identity and Request-URI hold global numbers (3GPP TS 29.165 8.1). `verstat` is the terminating
-        // network's own check (TS 24.229 7.2A.20). Attestation-Info may be the originating network's word about itself,
+        // network's own check (TS 24.229). Attestation-Info may be the originating network's word about itself,
         // so it waits for an agreement.
         verdict_headers: &[VerdictHeader::Verstat],
         ping: "by agreement",

@@ -11,11 +11,11 @@ use crate::sip::message::{HeaderName, Message, NameAddr, Params, Uri, name_addr}
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum VerdictHeader {
-    /// The `verstat` parameter of P-Asserted-Identity, else of From (3GPP TS 24.229 7.2A.20).
+    /// The `verstat` parameter of P-Asserted-Identity, else of From (3GPP TS 24.229).
     Verstat,
     /// `P-Attestation-Indicator`: a level.
     PAttestationIndicator,
-    /// `Attestation-Info` (3GPP TS 24.229 7.2.18): a level.
+    /// `Attestation-Info` (3GPP TS 24.229): a level.
     AttestationInfo,
     /// `X-Attestation-Info`: a level.
     XAttestationInfo,
@@ -95,7 +95,7 @@ pub enum Verdict {
     Passed(Option<Attestation>),
     /// Checked and wrong.
     Failed,
-    /// Not checked, or nothing to check: says nothing (RFC 8224 6).
+    /// Not checked, or nothing to check: says nothing.
     Unchecked,
 }
 

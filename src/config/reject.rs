@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_that_mean_something_else_are_refused() {
+    fn r08_r09_codes_that_mean_something_else_are_refused() {
         for code in ["200", "302", "399", "401", "407", "408", "481", "482", "487", "491", "494", "503", "700", "-486"]
         {
             assert_eq!(parse_code(code), None, "{code}");

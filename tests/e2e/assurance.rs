@@ -30,7 +30,7 @@ async fn f01_from_alone_verifies_where_c_is_enough() {
 }
 
 #[tokio::test]
-async fn d01_d02_a_forwarded_call_verifies_nobody() {
+async fn d01_d02_v04_a_forwarded_call_verifies_nobody() {
     for field in [
         "Diversion: <sip:+966500000777@c>;reason=unconditional;counter=1",
         "History-Info: <sip:+966500000777@c;cause=302>;index=1, <sip:+966115000042@us>;index=1.1",

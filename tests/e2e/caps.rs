@@ -23,7 +23,7 @@ async fn burst(caller: &Caller, count: u32) -> (usize, usize) {
 }
 
 #[tokio::test]
-async fn a_trunk_above_its_rate_gets_503_and_the_call_may_come_again() {
+async fn r07_a_trunk_above_its_rate_gets_503_and_the_call_may_come_again() {
     let receiver = Receiver::start().await;
     let node = node(&receiver, "{ calls_per_second = 5 }").await;
     let caller = Caller::new(node.sip()).await;
@@ -43,7 +43,7 @@ async fn a_trunk_above_its_rate_gets_503_and_the_call_may_come_again() {
 }
 
 #[tokio::test]
-async fn a_peer_above_its_rate_leaves_the_others_alone() {
+async fn n14_a_peer_above_its_rate_leaves_the_others_alone() {
     let receiver = Receiver::start().await;
     let node = node(&receiver, "{ peer_calls_per_second = 2 }").await;
     let (one, other) = (Caller::from("127.0.0.5", node.sip()).await, Caller::from("127.0.0.6", node.sip()).await);

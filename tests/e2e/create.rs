@@ -89,7 +89,7 @@ async fn a_replacement_ends_the_old_one_and_takes_its_number() {
 }
 
 #[tokio::test]
-async fn a_phone_is_busy_while_its_only_pair_is_pending_or_rests() {
+async fn x07_v08_a_phone_is_busy_while_its_only_pair_is_pending_or_rests() {
     let receiver = Receiver::start().await;
     let mut node = Node::start(Config { numbers: ONE_NUMBER.to_owned(), ..Config::new(&receiver.url()) }).await;
     let first = node.api().create(&phone(1)).await;
@@ -160,7 +160,7 @@ async fn a_cancel_and_a_call_at_once_leave_one_end_and_one_event() {
 }
 
 #[tokio::test]
-async fn applications_do_not_see_one_another() {
+async fn v15_applications_do_not_see_one_another() {
     let receiver = Receiver::start().await;
     let url = receiver.url();
     let mut config = Config::new(&url);

@@ -9,7 +9,7 @@ use crate::node::Node;
 use crate::receiver::{Delivery, Receiver};
 
 #[tokio::test]
-async fn t01_t15_a_retransmission_gets_identical_bytes_and_no_second_event_also_after_a_restart() {
+async fn t01_t03_t15_a_retransmission_gets_identical_bytes_and_no_second_event_also_after_a_restart() {
     let (receiver, mut node, created) = pending().await;
     let caller = Caller::new(node.sip()).await;
     let invite = Request::invite(&created.phone, &created.number);
@@ -46,7 +46,7 @@ async fn t02_an_ack_is_never_answered() {
 }
 
 #[tokio::test]
-async fn x01_x02_forks_and_second_ways_of_a_call_are_refused_alike_and_told_once() {
+async fn x01_x02_x05_forks_and_second_ways_of_a_call_are_refused_alike_and_told_once() {
     let (receiver, node, created) = pending().await;
     let (first_way, second_way) = (Caller::new(node.sip()).await, Caller::from("127.0.0.9", node.sip()).await);
     let invite = Request::invite(&created.phone, &created.number);

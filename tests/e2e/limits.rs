@@ -8,7 +8,7 @@ use crate::node::Node;
 use crate::receiver::Receiver;
 
 #[tokio::test]
-async fn a_phone_and_a_clients_address_have_limits_with_headers_that_tell() {
+async fn v07_v08_a_phone_and_a_clients_address_have_limits_with_headers_that_tell() {
     let (_receiver, node) = limited("creates_per_phone = \"2/10m\", creates_per_client_ip = \"3/10m\"").await;
     let api = node.api();
     let ask = async |index, ip: &str| api.ask(&json!({"phone": phone(index), "client": {"ip": ip}})).await;

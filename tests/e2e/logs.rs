@@ -16,7 +16,7 @@ use crate::sse;
 use crate::wait::within;
 
 #[tokio::test]
-async fn neither_numbers_nor_keys_nor_secrets_are_printed_even_at_trace() {
+async fn v13_neither_numbers_nor_keys_nor_secrets_are_printed_even_at_trace() {
     let receiver = Receiver::start().await;
     let all = webhook(&receiver.url(), "events = [\"verification.*\"]");
     let config = Config { applications: application("demo", "", &[all]), log: "trace", ..Config::new("") };

@@ -8,7 +8,7 @@ use crate::receiver::Receiver;
 const ALLOW: &str = "INVITE, ACK, CANCEL, OPTIONS, BYE";
 
 #[tokio::test]
-async fn requests_get_what_their_method_and_form_deserve() {
+async fn n05_n12_requests_get_what_their_method_and_form_deserve() {
     let receiver = Receiver::start().await;
     let node = Node::start(Config::new(&receiver.url())).await;
     let caller = Caller::new(node.sip()).await;

@@ -6,7 +6,7 @@ use crate::node::Node;
 use crate::receiver::Receiver;
 
 #[tokio::test]
-async fn a_hit_and_every_kind_of_miss_get_the_same_answer() {
+async fn v16_a_hit_and_every_kind_of_miss_get_the_same_answer() {
     let receiver = Receiver::start().await;
     let node = Node::start(Config::new(&receiver.url())).await;
     let created = node.api().create(&phone(1)).await;
@@ -44,7 +44,7 @@ async fn a_hit_and_every_kind_of_miss_get_the_same_answer() {
 }
 
 #[tokio::test]
-async fn the_answer_repeats_the_request_and_adds_a_tag_of_its_own() {
+async fn r10_r11_r12_the_answer_repeats_the_request_and_adds_a_tag_of_its_own() {
     let receiver = Receiver::start().await;
     let node = Node::start(Config::new(&receiver.url())).await;
     let caller = Caller::new(node.sip()).await;
@@ -63,7 +63,7 @@ async fn the_answer_repeats_the_request_and_adds_a_tag_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_trunk_refuses_with_the_code_phrase_and_cause_of_its_own() {
+async fn r01_r03_a_trunk_refuses_with_the_code_phrase_and_cause_of_its_own() {
     let receiver = Receiver::start().await;
     let trunks = format!("{TRUNK}reject = {{ code = 603, phrase = \"No Thanks\", q850 = 21 }}\n");
     let node = Node::start(Config { trunks, ..Config::new(&receiver.url()) }).await;

@@ -13,7 +13,7 @@ use crate::receiver::Receiver;
 use crate::wait::until;
 
 #[tokio::test]
-async fn t16_a_cancel_while_its_invite_waits_gets_200_and_the_invite_487_once_it_is_durable() {
+async fn r08_t04_t16_a_cancel_while_its_invite_waits_gets_200_and_the_invite_487_once_it_is_durable() {
     let (receiver, node, created) = pending().await;
     let caller = Caller::new(node.sip()).await;
     let invite = Request::invite(&created.phone, &created.number);
@@ -33,7 +33,7 @@ async fn t16_a_cancel_while_its_invite_waits_gets_200_and_the_invite_487_once_it
 }
 
 #[tokio::test]
-async fn a_call_whose_commit_is_undone_gets_503_and_the_next_one_verifies() {
+async fn r07_a_call_whose_commit_is_undone_gets_503_and_the_next_one_verifies() {
     let (receiver, node, created) = pending().await;
     let caller = Caller::new(node.sip()).await;
     let invite = Request::invite(&created.phone, &created.number);
@@ -69,7 +69,7 @@ async fn a_call_during_a_cancel_waits_how_it_ends() {
 }
 
 #[tokio::test]
-async fn misses_reads_and_pings_do_not_wait_for_a_commit() {
+async fn v12_misses_reads_and_pings_do_not_wait_for_a_commit() {
     let (_receiver, node, created) = pending().await;
     let caller = Caller::new(node.sip()).await;
     let lock = lock(&node);

@@ -7,7 +7,7 @@ use crate::receiver::Receiver;
 use crate::wait::until;
 
 #[tokio::test]
-async fn strangers_get_silence_whatever_they_send() {
+async fn n13_strangers_get_silence_whatever_they_send() {
     let receiver = Receiver::start().await;
     let trunks = TRUNK.replace("127.0.0.0/8", "127.0.0.1/32");
     let node = Node::start(Config { trunks, workers: 1, ..Config::new(&receiver.url()) }).await;

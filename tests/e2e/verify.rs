@@ -100,7 +100,7 @@ async fn every_event_of_a_verification_is_numbered_in_its_order() {
 }
 
 #[tokio::test]
-async fn two_secrets_sign_side_by_side_while_they_rotate() {
+async fn v14_two_secrets_sign_side_by_side_while_they_rotate() {
     let receiver = Receiver::start().await;
     let other = format!("whsec_{}", "B".repeat(40));
     let both =

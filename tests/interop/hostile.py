@@ -97,10 +97,9 @@ def invite(node, caller, dialled, source, transport="UDP", length=0):
         f"CSeq: 1 INVITE\r\n"
         f"P-Asserted-Identity: <sip:{caller}@{source[0]};user=phone>\r\n"
     )
-    end = "Content-Length: 0\r\n\r\n"
-    room = length - len(text) - len(end) - len("Subject: \r\n")
-    subject = f"Subject: {'x' * room}\r\n" if room > 0 else ""
-    return (text + subject + end).encode()
+    # A body of any length is not read; a single field as long would be answered 513.
+    room = max(0, length - len(text) - len("Content-Length: 12345\r\n\r\n"))
+    return f"{text}Content-Length: {room}\r\n\r\n{'x' * room}".encode()
 
 
 def status_of(message):

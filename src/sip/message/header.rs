@@ -3,7 +3,7 @@
 /// A header field that the program reads. All others are skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeaderName {
-    /// 3GPP TS 24.229 7.2.18: how far the originating network vouches for the caller.
+    /// 3GPP TS 24.229: how far the originating network vouches for the caller.
     AttestationInfo,
     /// RFC 3261 20.8, compact `i`.
     CallId,
