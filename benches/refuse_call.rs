@@ -31,15 +31,7 @@ fn judge_caller(bench: &mut Criterion) {
     let trunk = &configuration.trunks[0];
     let mut scanner = Scanner::default();
     let Dispatch::Invite(request) = dispatch(scanner.scan(INVITE).unwrap()) else { panic!("the fixture is a call") };
-    let invite = Invite {
-        message: request.message,
-        uri: request.uri,
-        from: request.from,
-        to: request.to,
-        proof: trunk.proof(false),
-        key: CallKey(0),
-        received_at: SystemTime::UNIX_EPOCH,
-    };
+    let invite = Invite::of(&request, trunk.proof(false), CallKey(0), SystemTime::UNIX_EPOCH);
     let is_own = |number| configuration.verify.numbers.find(number).is_some();
     bench.bench_function("judge_invite", |timer| {
         timer.iter(|| black_box(judge(black_box(&invite), TrunkId(0), trunk, is_own)));

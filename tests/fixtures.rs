@@ -179,15 +179,7 @@ fn outcome(manifest: &Table, fixture: &Table) -> Outcome {
         Dispatch::Cancel(_) => return reply(481),
         Dispatch::Invite(request) => request,
     };
-    let invite = Invite {
-        message: request.message,
-        uri: request.uri,
-        from: request.from,
-        to: request.to,
-        proof: trunk.proof(false),
-        key: CallKey(0),
-        received_at: SystemTime::UNIX_EPOCH,
-    };
+    let invite = Invite::of(&request, trunk.proof(false), CallKey(0), SystemTime::UNIX_EPOCH);
     let call = judge(&invite, TrunkId(0), trunk, |number| configuration.verify.numbers.find(number).is_some());
     let mut outcome = reply(trunk.reject.code);
     let presentation = match call.presentation {

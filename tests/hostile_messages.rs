@@ -123,15 +123,7 @@ fn answer(bytes: &[u8]) -> Option<Vec<u8>> {
         }
         Dispatch::Invite(request) => {
             let _ = key.transaction(&request);
-            let invite = Invite {
-                message: request.message,
-                uri: request.uri,
-                from: request.from,
-                to: request.to,
-                proof: TRUNK.proof(false),
-                key: CallKey(key.call(&request)),
-                received_at: SystemTime::UNIX_EPOCH,
-            };
+            let invite = Invite::of(&request, TRUNK.proof(false), CallKey(key.call(&request)), SystemTime::UNIX_EPOCH);
             judge(&invite, TrunkId(0), &TRUNK, |_| true);
             Some(response(&message, &request.via, refusal, &key))
         }

@@ -46,15 +46,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Dispatch::Invite(request) = dispatch(message) else { return };
     let own: E164 = "+442079460200".parse().expect("a number");
     for trunk in TRUNKS.iter() {
-        let invite = Invite {
-            message: request.message,
-            uri: request.uri,
-            from: request.from,
-            to: request.to,
-            proof: trunk.proof(false),
-            key: CallKey(0),
-            received_at: SystemTime::UNIX_EPOCH,
-        };
+        let invite = Invite::of(&request, trunk.proof(false), CallKey(0), SystemTime::UNIX_EPOCH);
         let call = judge(&invite, TrunkId(0), trunk, |number| number == own);
         assert_eq!(call.caller.is_some(), call.source.is_some());
         assert_ne!(call.caller, Some(own));

@@ -61,22 +61,22 @@ pub(super) async fn verifications(State(shared): State<Arc<Shared>>, request: Re
 
 /// `GET /v1/verifications/{id}/calls`
 pub(super) async fn calls(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
-    let caller = authenticate(&shared, &request)?;
-    caller.require(Scope::CallsRead)?;
-    let mut given = Parameters::new(request.uri());
-    let limit = given.limit();
-    let after = given.take("after", &accepted_id("call_"), |text| id(text, "call_"));
-    given.finish(&["limit", "after"])?;
-
-    let verification = id_in(request.uri().path()).ok_or_else(no_such_verification)?;
-    let page = shared.verify.calls(caller.application, verification, after, limit).await;
-    Ok(shown(&page.map_err(|error| refused(error, "newest"))?, |row| call(row, |number| number.to_string())))
+    calls_shown(&shared, request, Scope::CallsRead, |row| call(row, |number| number.to_string())).await
 }
 
 /// `GET /v1/verifications/{id}/trace`
 pub(super) async fn trace(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
-    let caller = authenticate(&shared, &request)?;
-    caller.require(Scope::TraceRead)?;
+    calls_shown(&shared, request, Scope::TraceRead, judged).await
+}
+
+async fn calls_shown(
+    shared: &Shared,
+    request: Request,
+    scope: Scope,
+    entry: impl Fn(&CallRow) -> String,
+) -> Result<Response, Problem> {
+    let caller = authenticate(shared, &request)?;
+    caller.require(scope)?;
     let mut given = Parameters::new(request.uri());
     let limit = given.limit();
     let after = given.take("after", &accepted_id("call_"), |text| id(text, "call_"));
@@ -84,7 +84,7 @@ pub(super) async fn trace(State(shared): State<Arc<Shared>>, request: Request) -
 
     let verification = id_in(request.uri().path()).ok_or_else(no_such_verification)?;
     let page = shared.verify.calls(caller.application, verification, after, limit).await;
-    Ok(shown(&page.map_err(|error| refused(error, "newest"))?, judged))
+    Ok(shown(&page.map_err(|error| refused(error, "newest"))?, entry))
 }
 
 /// `GET /v1/events`

@@ -11,7 +11,7 @@ use super::trunk::{DidSource, Forwarded, Scope, SpecialLines, Trunk, Trust};
 use super::verdict::{self, Attestation, Verdict};
 use super::{forwarding, number};
 use crate::e164::E164;
-use crate::sip::message::{HeaderName, Message, NameAddr, Uri};
+use crate::sip::message::{HeaderName, Message, NameAddr, Request, Uri};
 
 /// The parts of an INVITE that are judged.
 #[derive(Clone, Copy)]
@@ -30,6 +30,15 @@ pub struct Invite<'a> {
     pub key: CallKey,
     /// When it came in, UTC.
     pub received_at: SystemTime,
+}
+
+impl<'a> Invite<'a> {
+    /// The parts of this request.
+    #[must_use]
+    pub const fn of(request: &Request<'a>, proof: Proof, key: CallKey, received_at: SystemTime) -> Self {
+        let Request { message, uri, from, to, .. } = *request;
+        Self { message, uri, from, to, proof, key, received_at }
+    }
 }
 
 /// Judges a call that came over `trunk`. `is_own` knows the numbers that people call.

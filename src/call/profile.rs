@@ -136,6 +136,14 @@ mod tests {
     }
 
     #[test]
+    fn every_profile_has_its_page_and_every_page_its_profile() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/trunks");
+        let pages = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let pages: HashSet<String> = pages.filter(|page| page != "README.md").collect();
+        assert_eq!(pages, PROFILES.iter().map(|profile| format!("{}.md", profile.name)).collect());
+    }
+
+    #[test]
     fn no_profile_vouches_for_a_caller() {
         assert!(PROFILES.iter().all(|profile| profile.asserted_trust == Trust::None));
     }

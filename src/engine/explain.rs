@@ -99,15 +99,7 @@ pub fn explain(configuration: &Configuration, trunk: &Trunk, bytes: &[u8], conne
 }
 
 fn judged(configuration: &Configuration, trunk: &Trunk, request: &Request<'_>, connected: bool) -> CallEvent {
-    let invite = Invite {
-        message: request.message,
-        uri: request.uri,
-        from: request.from,
-        to: request.to,
-        proof: trunk.proof(connected),
-        key: CallKey(0),
-        received_at: SystemTime::UNIX_EPOCH,
-    };
+    let invite = Invite::of(request, trunk.proof(connected), CallKey(0), SystemTime::UNIX_EPOCH);
     judge(&invite, TrunkId(0), trunk, |number| configuration.verify.numbers.find(number).is_some())
 }
 

@@ -341,15 +341,7 @@ impl SipShared {
             }
         }
         let connected = arrival.flow.transport != Transport::Udp;
-        let invite = Invite {
-            message: request.message,
-            uri: request.uri,
-            from: request.from,
-            to: request.to,
-            proof: trunk.proof(connected),
-            key: CallKey(self.key.call(request)),
-            received_at: arrival.utc,
-        };
+        let invite = Invite::of(request, trunk.proof(connected), CallKey(self.key.call(request)), arrival.utc);
         let mut event = judge(&invite, id, trunk, |number| self.verify.is_own(number));
         event.only = test.as_ref().map(|test| test.only);
         if event.evidence.proof == Proof::Ack && event.only.is_none() {

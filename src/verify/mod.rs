@@ -11,6 +11,7 @@ mod create;
 pub mod deliveries;
 pub mod earlier;
 mod expiry;
+mod hints;
 mod idempotency;
 mod in_force;
 pub mod limits;
