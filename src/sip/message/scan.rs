@@ -122,7 +122,7 @@ impl Scanner {
 
     /// Notes one header field that stands at `offset`; whether it is one.
     fn note(&mut self, line: &[u8], offset: usize) -> bool {
-        let Some(colon) = memchr::memchr(b':', line) else { return false };
+        let Some(colon) = memchr::memchr(b':', line).or_else(|| equals_sign(line)) else { return false };
         let name = lex::trim(&line[..colon]);
         if !lex::is_token_text(name) || lex::is_lws(line[0]) {
             return false;
@@ -186,6 +186,13 @@ impl<'a> Message<'a> {
         let value = values.next()?;
         values.next().is_none().then_some(value)
     }
+}
+
+/// Where `=` stands for the colon: one carrier documents two of its own fields so.
+fn equals_sign(line: &[u8]) -> Option<usize> {
+    let is = |name: &[u8]| line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
+    let name = [&b"P-Attestation-Indicator="[..], b"P-Origination-ID="].into_iter().find(|name| is(name))?;
+    Some(name.len() - 1)
 }
 
 /// Length of a header field up to its line end, folded lines included (RFC 3261 7.3.1).
@@ -254,6 +261,18 @@ mod tests {
             assert_eq!(message.values(HeaderName::Via).collect::<Vec<_>>(), [b"one", b"two"]);
             assert_eq!(message.only(HeaderName::Via), None);
             assert_eq!(message.body(), b"body");
+        });
+    }
+
+    #[test]
+    fn s03_an_equals_sign_stands_for_the_colon_in_two_fields_alone() {
+        let text = b"INVITE sip:a@b SIP/2.0\r\nP-Attestation-Indicator=A;\r\nP-Origination-ID=1-2;\r\n\r\n";
+        scanned(text, |message| {
+            let message = message.unwrap();
+            assert_eq!((message.fault(), message.only(HeaderName::PAttestationIndicator)), (None, Some(&b"A;"[..])));
+        });
+        scanned(b"INVITE sip:a@b SIP/2.0\r\nSubject=A;\r\n\r\n", |message| {
+            assert_eq!(message.unwrap().fault(), Some(Fault::Malformed));
         });
     }
 
