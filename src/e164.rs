@@ -58,10 +58,10 @@ impl E164 {
         if digits.len() < Self::MIN_DIGITS {
             return Err(NumberError::TooShort);
         }
-        match country_code(digits) {
-            Some(_) => Ok(Self(number)),
-            None => Err(NumberError::UnknownCountryCode),
+        if digits[0] == b'0' || Self(number).country_code() == 0 {
+            return Err(NumberError::UnknownCountryCode);
         }
+        Ok(Self(number))
     }
 
     /// The number as an integer of 8 to 15 decimal digits: the form in which it is stored.
@@ -89,9 +89,11 @@ impl E164 {
 
     /// Country calling code, 1 to 998 (ITU-T E.164 Annex D).
     #[must_use]
-    pub fn country_code(self) -> u16 {
-        let mut buffer = [0u8; 20];
-        country_code(decimal(self.0, &mut buffer)).unwrap_or(0)
+    pub const fn country_code(self) -> u16 {
+        // The first three digits: a number has 8 at least.
+        #[expect(clippy::cast_possible_truncation, reason = "three digits")]
+        let begin = (self.0 / 10u64.pow(self.0.ilog10() - 2)) as usize;
+        CODES[begin]
     }
 
     /// The number as people of its country write it, for example `011 500 0042`; the E.164 form where the numbering
@@ -163,7 +165,7 @@ impl fmt::Display for Masked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut buffer = [0u8; 20];
         let digits = decimal(self.0.0, &mut buffer);
-        let code = code_length(country_code(digits).unwrap_or(0));
+        let code = code_length(self.0.country_code());
         f.write_str("+")?;
         for (index, digit) in digits.iter().enumerate() {
             let shown = index < code || index + 2 >= digits.len();
@@ -197,20 +199,25 @@ const fn code_length(code: u16) -> usize {
     }
 }
 
-/// The calling code that begins `digits`. Codes are prefix-free, so the first that fits is the only one.
-fn country_code(digits: &[u8]) -> Option<u16> {
-    if digits.first() == Some(&b'0') {
-        return None;
+/// The calling code of each three digits that begin a number, 0 where none is assigned. Codes are prefix-free, so the
+/// first that fits is the only one.
+const CODES: [u16; 1_000] = {
+    let mut codes = [0; 1_000];
+    let mut begin: u16 = 100;
+    while begin < 1_000 {
+        codes[begin as usize] = if is_assigned(begin / 100) {
+            begin / 100
+        } else if is_assigned(begin / 10) {
+            begin / 10
+        } else if is_assigned(begin) {
+            begin
+        } else {
+            0
+        };
+        begin += 1;
     }
-    let mut code = 0u16;
-    for &digit in digits.iter().take(3) {
-        code = code * 10 + u16::from(digit - b'0');
-        if is_assigned(code) {
-            return Some(code);
-        }
-    }
-    None
-}
+    codes
+};
 
 /// Country calling codes in use (ITU-T E.164 Annex D, list of assigned country codes).
 const fn is_assigned(code: u16) -> bool {

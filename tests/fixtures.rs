@@ -171,15 +171,15 @@ fn outcome(manifest: &Table, fixture: &Table) -> Outcome {
     let mut scanner = Scanner::default();
     let Ok(message) = scanner.scan(&bytes) else { return vec![("reply", "none".to_owned())] };
     let reply = |code: u16| vec![("reply", code.to_string())];
-    let request = match dispatch(message) {
+    let (request, uri) = match dispatch(message) {
         Dispatch::Drop(_) | Dispatch::Ack(_) => return vec![("reply", "none".to_owned())],
         Dispatch::Respond(_, status) => return reply(status.code()),
         Dispatch::Options(_) => return reply(200),
         // No INVITE came before it.
         Dispatch::Cancel(_) => return reply(481),
-        Dispatch::Invite(request) => request,
+        Dispatch::Invite(request, uri) => (request, uri),
     };
-    let invite = Invite::of(&request, trunk.proof(false), CallKey(0), SystemTime::UNIX_EPOCH);
+    let invite = Invite::of((&request, uri), trunk.proof(false), CallKey(0), SystemTime::UNIX_EPOCH);
     let call = judge(&invite, TrunkId(0), trunk, |number| configuration.verify.numbers.find(number).is_some());
     let mut outcome = reply(trunk.reject.code);
     let presentation = match call.presentation {

@@ -14,7 +14,7 @@ use ringproof::config::parse;
 use ringproof::sip::message::{Fault, HeaderName, Message, Scanner, Via};
 use ringproof::sip::transaction::key::HashKey;
 use ringproof::sip::uas::dispatch::{Dispatch, dispatch};
-use ringproof::sip::uas::response::{Head, Status, write};
+use ringproof::sip::uas::response::{Head, STEP, Status, write};
 
 static FIXTURES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/sip-fixtures"));
@@ -112,7 +112,7 @@ fn answer(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut scanner = Scanner::default();
     let message = scanner.scan(bytes).ok()?;
     let key = HashKey::new([3; 16]);
-    let refusal = Head { code: 486, phrase: "Busy Here", fields: "Reason: Q.850;cause=17\r\n", tag: None };
+    let refusal = Head { code: 486, phrase: "Busy Here", fields: "Reason: Q.850;cause=17\r\n", tag: None, step: STEP };
     match dispatch(message) {
         Dispatch::Drop(_) | Dispatch::Ack(_) => None,
         Dispatch::Respond(via, status) => Some(response(&message, &via, status.into(), &key)),
@@ -121,9 +121,10 @@ fn answer(bytes: &[u8]) -> Option<Vec<u8>> {
             let _ = key.transaction(&request);
             Some(response(&message, &request.via, Status::CallDoesNotExist.into(), &key))
         }
-        Dispatch::Invite(request) => {
+        Dispatch::Invite(request, uri) => {
             let _ = key.transaction(&request);
-            let invite = Invite::of(&request, TRUNK.proof(false), CallKey(key.call(&request)), SystemTime::UNIX_EPOCH);
+            let invite =
+                Invite::of((&request, uri), TRUNK.proof(false), CallKey(key.call(&request)), SystemTime::UNIX_EPOCH);
             judge(&invite, TrunkId(0), &TRUNK, |_| true);
             Some(response(&message, &request.via, refusal, &key))
         }

@@ -12,29 +12,29 @@ use ringproof::sip::message::{Fault, HeaderName, Message, Scanner, StartLine, Vi
 use ringproof::sip::transaction::cookie::{self, PAYLOAD};
 use ringproof::sip::transaction::key::{HashKey, TagParts};
 use ringproof::sip::uas::dispatch::{Dispatch, dispatch};
-use ringproof::sip::uas::response::{self, Head, Status};
+use ringproof::sip::uas::response::{self, Head, STEP, Status, ToTag};
 
 const NOW: Duration = Duration::from_secs(1_000);
 
 fn answer(bytes: &[u8], key: &HashKey) -> Option<Vec<u8>> {
     let mut scanner = Scanner::default();
     let message = scanner.scan(bytes).ok()?;
-    let refusal = Head { code: 486, phrase: "Busy Here", fields: "Reason: Q.850;cause=17\r\n", tag: None };
+    let refusal = Head { code: 486, phrase: "Busy Here", fields: "Reason: Q.850;cause=17\r\n", tag: None, step: STEP };
     match dispatch(message) {
         Dispatch::Drop(_) => None,
         Dispatch::Ack(ack) => {
-            let tag = ack.to.tag().unwrap_or(b"");
+            let tag = ack.to_tag.unwrap_or(b"");
             assert_eq!(cookie::open(key, TagParts::of(&ack), 0, NOW, tag), None, "nobody guesses a tag");
             None
         }
         Dispatch::Respond(via, status) => Some(written(&message, &via, status.into(), key)),
         Dispatch::Options(request) => Some(written(&message, &request.via, Status::Ok.into(), key)),
         Dispatch::Cancel(request) => Some(written(&message, &request.via, Status::CallDoesNotExist.into(), key)),
-        Dispatch::Invite(request) => {
+        Dispatch::Invite(request, _) => {
             let parts = TagParts::of(&request);
             let tag = cookie::seal(key, parts, 0, NOW, [7; PAYLOAD]);
             assert_eq!(cookie::open(key, parts, 0, NOW, &tag), Some([7; PAYLOAD]));
-            let sealed = written(&message, &request.via, Head { tag: Some(&tag), ..refusal }, key);
+            let sealed = written(&message, &request.via, Head { tag: Some(ToTag::Text(&tag)), ..refusal }, key);
             assert!(sealed.windows(tag.len()).any(|part| part == tag));
             Some(written(&message, &request.via, refusal, key))
         }

@@ -43,10 +43,10 @@ static TRUNKS: LazyLock<Vec<Trunk>> = LazyLock::new(|| {
 fuzz_target!(|bytes: &[u8]| {
     let mut scanner = Scanner::default();
     let Ok(message) = scanner.scan(bytes) else { return };
-    let Dispatch::Invite(request) = dispatch(message) else { return };
+    let Dispatch::Invite(request, uri) = dispatch(message) else { return };
     let own: E164 = "+442079460200".parse().expect("a number");
     for trunk in TRUNKS.iter() {
-        let invite = Invite::of(&request, trunk.proof(false), CallKey(0), SystemTime::UNIX_EPOCH);
+        let invite = Invite::of((&request, uri), trunk.proof(false), CallKey(0), SystemTime::UNIX_EPOCH);
         let call = judge(&invite, TrunkId(0), trunk, |number| number == own);
         assert_eq!(call.caller.is_some(), call.source.is_some());
         assert_ne!(call.caller, Some(own));

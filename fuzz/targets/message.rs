@@ -29,7 +29,7 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(bytes.as_ptr_range().contains(&value.as_ptr()) || value.is_empty());
             let _ = CSeq::parse(value);
             if let Some(via) = Via::parse(value) {
-                let _ = (via.branch(), via.rest_is_whole());
+                let _ = (via.branch, via.rest_is_whole());
             }
             for item in name_addr::list(value) {
                 let Some(item) = NameAddr::parse(item) else { continue };

@@ -162,6 +162,12 @@ impl Dialplan {
         text.strip_prefix(&self.tech_prefix[..]).unwrap_or(text)
     }
 
+    /// Whether what stands behind `+` is E.164, and no form that has to be repaired first.
+    #[must_use]
+    pub const fn takes_plus_as_it_is(&self) -> bool {
+        self.repairs.is_empty() && self.tech_prefix.is_empty()
+    }
+
     /// Reads digits that came behind `+`.
     #[must_use]
     pub fn read_with_plus(&self, digits: &[u8]) -> Option<E164> {

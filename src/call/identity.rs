@@ -1,5 +1,7 @@
 //! Which number calls: the trunk's sources in its order (RFC 3325 9.1, 9.2, RFC 3261 20.20).
 
+use super::address::Address;
+use super::asserted::OneNumber;
 use super::assurance::Reason;
 use super::event::{CallerSource, Presentation};
 use super::evidence::{Finding, HiddenBy};
@@ -8,7 +10,7 @@ use super::remote_party::{self, RemoteParty, Unreadable};
 use super::trunk::{Restricted, Trunk};
 use super::{display, privacy};
 use crate::e164::E164;
-use crate::sip::message::{HeaderName, Message, NameAddr, Uri, name_addr};
+use crate::sip::message::{HeaderName, Message, Uri, name_addr};
 
 /// Who calls, as far as the headers say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,9 +32,9 @@ pub struct Identity {
     pub hidden_by: Option<HiddenBy>,
 }
 
-/// Reads who calls.
+/// Reads who calls; `asserted` is what P-Asserted-Identity holds.
 #[must_use]
-pub fn read(message: &Message<'_>, from: &NameAddr<'_>, trunk: &Trunk) -> Identity {
+pub(super) fn read(message: &Message<'_>, from: &Address<'_>, asserted: Finding, trunk: &Trunk) -> Identity {
     let listed = |source| trunk.sources.contains(&source);
     let party = if listed(CallerSource::Rpid) { remote_party::read(message) } else { Ok(None) };
     let told = party.ok().flatten();
@@ -42,11 +44,11 @@ pub fn read(message: &Message<'_>, from: &NameAddr<'_>, trunk: &Trunk) -> Identi
         // The asserted identity and From are held against each other on every trunk.
         if listed(source) || matches!(source, CallerSource::Pai | CallerSource::From) {
             findings[source as usize] = match source {
-                CallerSource::Pai => asserted(message, trunk),
+                CallerSource::Pai => asserted,
                 CallerSource::Rpid => remote(party, trunk),
                 CallerSource::Ppi => preferred(message, trunk),
-                CallerSource::From => in_uri(from.uri, trunk),
-                CallerSource::Display => display::read(from.display, &trunk.dialplan).into(),
+                CallerSource::From => in_uri(from.uri.as_ref(), trunk),
+                CallerSource::Display => display::read(from.value.display, &trunk.dialplan).into(),
             };
         }
     }
@@ -87,56 +89,33 @@ pub fn read(message: &Message<'_>, from: &NameAddr<'_>, trunk: &Trunk) -> Identi
 }
 
 /// What asks to hide the number that calls.
-fn hidden_by(message: &Message<'_>, from: &NameAddr<'_>, party: Option<RemoteParty<'_>>) -> Option<HiddenBy> {
+fn hidden_by(message: &Message<'_>, from: &Address<'_>, party: Option<RemoteParty<'_>>) -> Option<HiddenBy> {
     if privacy::is_requested(message) {
         Some(HiddenBy::Privacy)
-    } else if privacy::is_anonymous(from) {
+    } else if privacy::is_anonymous(from.uri.as_ref()) {
         Some(HiddenBy::From)
     } else {
         party.is_some_and(|party| party.restricted).then_some(HiddenBy::RemotePartyId)
     }
 }
 
-fn in_uri(uri: &[u8], trunk: &Trunk) -> Finding {
-    Uri::parse(uri).map_or(Finding::Invalid, |uri| number::read(&uri, &trunk.dialplan).into())
+fn in_uri(uri: Option<&Uri<'_>>, trunk: &Trunk) -> Finding {
+    uri.map_or(Finding::Invalid, |uri| number::read(uri, &trunk.dialplan).into())
 }
 
 /// A value that cannot be read may hide whom the network means, and is unusable.
 fn remote(party: Result<Option<RemoteParty<'_>>, Unreadable>, trunk: &Trunk) -> Finding {
     match party {
         Ok(None) => Finding::Nothing,
-        Ok(Some(party)) => in_uri(party.uri, trunk),
+        Ok(Some(party)) => in_uri(Uri::parse(party.uri).as_ref(), trunk),
         Err(Unreadable) => Finding::Invalid,
     }
 }
 
 fn preferred(message: &Message<'_>, trunk: &Trunk) -> Finding {
-    let values = message.values(HeaderName::PPreferredIdentity).flat_map(name_addr::list);
-    one_number(values, trunk)
-}
-
-/// P-Asserted-Identity holds one value, or one sip and one tel value for the same number (RFC 3325 9.1).
-fn asserted(message: &Message<'_>, trunk: &Trunk) -> Finding {
-    one_number(message.values(HeaderName::PAssertedIdentity).flat_map(name_addr::list), trunk)
-}
-
-/// A value without a number, such as a name, says nothing; one that cannot be read may hide whom the network means, and
-/// is unusable. Several that are not one number in its two forms are ambiguous.
-fn one_number<'a>(values: impl Iterator<Item = &'a [u8]>, trunk: &Trunk) -> Finding {
-    let mut found = Finding::Nothing;
-    let mut count = 0;
-    let mut tel_values = 0;
-    for value in values {
-        count += 1;
-        let uri = NameAddr::parse(value).and_then(|value| Uri::parse(value.uri));
-        tel_values += usize::from(matches!(uri, Some(Uri::Tel(_))));
-        let reading = uri.map_or(Finding::Invalid, |uri| number::read(&uri, &trunk.dialplan).into());
-        found = match (found, reading) {
-            (first, Finding::Nothing) => first,
-            (Finding::Nothing, second) => second,
-            (first, second) if first == second => first,
-            _ => return Finding::Ambiguous,
-        };
+    let mut numbers = OneNumber::default();
+    for value in message.values(HeaderName::PPreferredIdentity).flat_map(name_addr::list) {
+        numbers.add(Address::parse(value).and_then(|address| address.uri).as_ref(), trunk);
     }
-    if count > 2 || count == 2 && tel_values != 1 { Finding::Ambiguous } else { found }
+    numbers.found()
 }

@@ -2,11 +2,13 @@
 
 use std::time::SystemTime;
 
+use super::address::Address;
+use super::asserted::Asserted;
 use super::assurance::{Assurance, Reason, Reasons};
 use super::event::{CallEvent, CallKey, CallerSource, Presentation, TrunkId};
 use super::evidence::{Evidence, Finding, Proof, Rule};
 use super::identity::{self, Identity};
-use super::line::{self, SpecialLine};
+use super::line::SpecialLine;
 use super::trunk::{DidSource, Forwarded, Scope, SpecialLines, Trunk, Trust};
 use super::verdict::{self, Attestation, Verdict};
 use super::{forwarding, number};
@@ -19,7 +21,7 @@ pub struct Invite<'a> {
     /// The message.
     pub message: Message<'a>,
     /// Its Request-URI.
-    pub uri: &'a [u8],
+    pub uri: Uri<'a>,
     /// Its From.
     pub from: NameAddr<'a>,
     /// Its To.
@@ -35,40 +37,57 @@ pub struct Invite<'a> {
 impl<'a> Invite<'a> {
     /// The parts of this request.
     #[must_use]
-    pub const fn of(request: &Request<'a>, proof: Proof, key: CallKey, received_at: SystemTime) -> Self {
-        let Request { message, uri, from, to, .. } = *request;
+    pub const fn of(
+        (request, uri): (&Request<'a>, Uri<'a>),
+        proof: Proof,
+        key: CallKey,
+        received_at: SystemTime,
+    ) -> Self {
+        let Request { message, from, to, .. } = *request;
         Self { message, uri, from, to, proof, key, received_at }
     }
 }
 
 /// Judges a call that came over `trunk`. `is_own` knows the numbers that people call.
 pub fn judge(invite: &Invite<'_>, id: TrunkId, trunk: &Trunk, is_own: impl Fn(E164) -> bool) -> CallEvent {
-    let identity = identity::read(&invite.message, &invite.from, trunk);
+    let from = Address::of(invite.from);
+    let signs = from.signs();
+    let asserted = Asserted::read(&invite.message, trunk);
+    let identity = identity::read(&invite.message, &from, asserted.number, trunk);
     let mut caller = identity.caller;
     if caller.is_ok_and(|(number, _)| is_own(number)) {
         // One of our numbers as a caller is a forgery or a loop, the sign of ring-back phishing.
         caller = Err(Reason::OwnNumber);
     }
-    let verdicts = verdict::read(&invite.message, &invite.from, trunk);
+    let verstat = asserted.verstat.or_else(|| signs.verstat.map(|value| verdict::verstat(value, trunk.bare_verdict)));
+    let verdicts = verdict::read(&invite.message, verstat, trunk);
     let rule = caller.map_or(Rule::NoCaller, |(number, source)| {
         // Carriers check the asserted identity, else From; no other header's number.
         let passed = matches!(verdicts.told, Some((Verdict::Passed(Some(Attestation::A)), _)))
             && matches!(source, CallerSource::Pai | CallerSource::From);
         if passed { Rule::Verdict } else { level(trunk, number, source, identity.screened) }
     });
-    let dialled = dialled(invite, trunk, &is_own);
+    let to = Uri::parse(invite.to.uri);
+    let dialled = match trunk.did {
+        DidSource::RequestUri => dialled(Some(invite.uri), trunk, &is_own),
+        DidSource::To => dialled(to, trunk, &is_own),
+        DidSource::PCalledPartyId => {
+            let value = invite.message.only(HeaderName::PCalledPartyId).and_then(NameAddr::parse);
+            dialled(value.and_then(|value| Uri::parse(value.uri)), trunk, &is_own)
+        }
+    };
     let evidence = Evidence {
         findings: identity.findings,
         screened: identity.screened,
         hidden_by: identity.hidden_by,
         verdict: verdicts.told,
-        line: line::of(&invite.message, &invite.from),
+        line: asserted.line.or(signs.line).or(signs.line_behind),
         forwarded: forwarding::sign(&invite.message, |uri| {
             let readings = Uri::parse(uri).map(|uri| number::candidates(&uri, &trunk.dialplan));
             dialled.zip(readings).is_some_and(|(dialled, mut readings)| readings.any(|number| number == dialled))
         }),
         dialled: dialled.map_or(Finding::Nothing, Finding::Number),
-        to_differs: to_differs(invite),
+        to_differs: user(Some(invite.uri)) != user(to),
         rule,
         proof: invite.proof,
     };
@@ -192,24 +211,19 @@ fn difference(identity: &Identity, caller: E164, source: CallerSource, trust: Tr
     (other.subscriber() != caller.subscriber()).then_some(Difference { reason, presented: Some(other) })
 }
 
-/// Whether To and the Request-URI name different users. Only a hint: many networks rewrite one of them with every call.
-fn to_differs(invite: &Invite<'_>) -> bool {
-    let user = |uri| match Uri::parse(uri) {
-        Some(Uri::Sip(uri)) => Some(uri.user),
-        Some(Uri::Tel(uri)) => Some(uri.number),
-        _ => None,
-    };
-    user(invite.uri) != user(invite.to.uri)
+/// Whom a URI names. That To and the Request-URI name different ones is only a hint: many networks rewrite one of them
+/// with every call.
+fn user(uri: Option<Uri<'_>>) -> Option<&[u8]> {
+    match uri? {
+        Uri::Sip(uri) => Some(uri.user),
+        Uri::Tel(uri) => Some(uri.number),
+        Uri::Other => None,
+    }
 }
 
 /// The dialled number: the reading that is one of our numbers, else the dialplan's.
-fn dialled(invite: &Invite<'_>, trunk: &Trunk, is_own: impl Fn(E164) -> bool) -> Option<E164> {
-    let uri = match trunk.did {
-        DidSource::RequestUri => invite.uri,
-        DidSource::To => invite.to.uri,
-        DidSource::PCalledPartyId => NameAddr::parse(invite.message.only(HeaderName::PCalledPartyId)?)?.uri,
-    };
-    let mut candidates = number::candidates(&Uri::parse(uri)?, &trunk.dialplan);
+fn dialled(uri: Option<Uri<'_>>, trunk: &Trunk, is_own: impl Fn(E164) -> bool) -> Option<E164> {
+    let mut candidates = number::candidates(&uri?, &trunk.dialplan);
     let first = candidates.next()?;
     if is_own(first) { Some(first) } else { candidates.find(|number| is_own(*number)).or(Some(first)) }
 }

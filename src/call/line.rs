@@ -1,6 +1,6 @@
 //! Lines that are nobody's own phone: payphones, prisons, operator positions.
 
-use crate::sip::message::{HeaderName, Message, NameAddr, Params, Uri, name_addr};
+use crate::sip::message::Param;
 
 /// The kind of a line that proves no person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,35 +25,17 @@ impl SpecialLine {
     }
 }
 
-/// Finds the calling party's category (`cpc`, as ISUP has it) or the originating line information (`isup-oli`, `oli`)
-/// of the asserted identities and From, inside the user part or behind the URI.
-#[must_use]
-pub fn of(message: &Message<'_>, from: &NameAddr<'_>) -> Option<SpecialLine> {
-    let mut asserted = message.values(HeaderName::PAssertedIdentity).flat_map(name_addr::list);
-    asserted
-        .find_map(|value| in_uri(NameAddr::parse(value)?.uri))
-        .or_else(|| in_uri(from.uri))
-        .or_else(|| told(from.params))
-}
-
-fn in_uri(uri: &[u8]) -> Option<SpecialLine> {
-    match Uri::parse(uri)? {
-        Uri::Sip(uri) => told(uri.user_params).or_else(|| told(uri.params)),
-        Uri::Tel(uri) => told(uri.params),
-        Uri::Other => None,
+/// What a parameter tells of the line: the calling party's category (`cpc`, as ISUP has it) or the originating line
+/// information (`isup-oli`, `oli`).
+pub(super) fn told(param: &Param<'_>) -> Option<SpecialLine> {
+    let value = param.value?;
+    let is = |name: &str| param.name.eq_ignore_ascii_case(name.as_bytes());
+    match param.name.len() {
+        3 if is("cpc") => category(value),
+        3 if is("oli") => line_information(value),
+        8 if is("isup-oli") => line_information(value),
+        _ => None,
     }
-}
-
-fn told(params: Params<'_>) -> Option<SpecialLine> {
-    params.iter().find_map(|param| {
-        let is = |name: &str| param.name.eq_ignore_ascii_case(name.as_bytes());
-        let value = param.value?;
-        if is("cpc") {
-            category(value)
-        } else {
-            (is("isup-oli") || is("oli")).then(|| line_information(value)).flatten()
-        }
-    })
 }
 
 fn category(value: &[u8]) -> Option<SpecialLine> {
@@ -74,6 +56,7 @@ fn line_information(value: &[u8]) -> Option<SpecialLine> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::call::address::Address;
 
     #[test]
     fn f18_categories_are_found_in_every_place() {
@@ -86,7 +69,8 @@ mod tests {
             ("sip:+12025550143;cpc=ordinary;isup-oli=00@c", None),
             ("sip:cpc=payphone@c", None),
         ] {
-            assert_eq!(in_uri(uri.as_bytes()), kind, "{uri}");
+            let bracketed = format!("<{uri}>");
+            assert_eq!(Address::parse(bracketed.as_bytes()).unwrap().signs().line, kind, "{uri}");
         }
     }
 }

@@ -4,6 +4,8 @@
 //! was forwarded, and the level of proof that follows. Does not know verifications: it never learns whether anybody
 //! waits for this call. Pure: message in, facts out, nothing allocated.
 
+mod address;
+mod asserted;
 pub mod assurance;
 pub mod dialplan;
 mod display;

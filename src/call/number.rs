@@ -61,12 +61,21 @@ pub fn candidates(uri: &Uri<'_>, plan: &Dialplan) -> impl Iterator<Item = E164> 
         Reading::Number(number) => Some(number),
         Reading::Nothing | Reading::Invalid => None,
     };
+    // Behind a plus the digits have one reading.
     let mut digits = Digits::default();
-    let without_plus = digits.collect(user, plan).then(|| E164::from_digits(digits.as_slice()).ok()).flatten();
+    let readable = (by_plan.is_none() || user.first() != Some(&b'+')) && digits.collect(user, plan);
+    let without_plus = readable.then(|| E164::from_digits(digits.as_slice()).ok()).flatten();
     by_plan.into_iter().chain(without_plus)
 }
 
 fn subscriber(user: &[u8], params: Params<'_>, plan: &Dialplan) -> Reading {
+    // As nearly all networks send it.
+    if let [b'+', digits @ ..] = user
+        && plan.takes_plus_as_it_is()
+        && let Ok(number) = E164::from_digits(digits)
+    {
+        return Reading::Number(number);
+    }
     let mut digits = Digits::default();
     let readable = digits.collect(user, plan);
     let is_name = user.first().is_some_and(u8::is_ascii_alphabetic) && digits.length < NUMBER_IN_A_NAME;
@@ -101,7 +110,8 @@ impl Digits {
     /// Takes the digits out of `text`, without the trunk's tech prefix; whether there was nothing else in it.
     fn collect(&mut self, text: &[u8], plan: &Dialplan) -> bool {
         let mut decoded = [0u8; MAX_USER];
-        let Some(text) = unescape(text, &mut decoded) else {
+        let is_plain = text.len() <= MAX_USER && !text.contains(&b'%');
+        let Some(text) = (if is_plain { Some(text) } else { unescape(text, &mut decoded) }) else {
             // Too long for a number, but with digits it is still not nothing.
             self.buffer[0] = b'9';
             self.length = 1;

@@ -1,6 +1,6 @@
 //! Whether the caller withholds the number (RFC 3323 4.2, RFC 3325 9.3).
 
-use crate::sip::message::{HeaderName, Message, NameAddr, Uri};
+use crate::sip::message::{HeaderName, Message, Uri};
 
 /// Users by which networks say that they give no caller.
 const NAMELESS: [&[u8]; 5] = [b"anonymous", b"restricted", b"private", b"unavailable", b"unknown"];
@@ -18,8 +18,8 @@ pub fn is_requested(message: &Message<'_>) -> bool {
 
 /// Whether From hides who calls: `anonymous@anonymous.invalid` (RFC 3323 4.1.1.3) and its likes.
 #[must_use]
-pub fn is_anonymous(from: &NameAddr<'_>) -> bool {
-    match Uri::parse(from.uri) {
+pub fn is_anonymous(from: Option<&Uri<'_>>) -> bool {
+    match from {
         Some(Uri::Sip(uri)) => {
             NAMELESS.iter().any(|name| uri.user.eq_ignore_ascii_case(name))
                 || uri.host.eq_ignore_ascii_case(b"anonymous.invalid")

@@ -179,13 +179,14 @@ mod tests {
     use crate::call::event::{CallKey, TrunkId};
     use crate::call::judge::{Invite, judge};
     use crate::call::trunk::Trunk;
-    use crate::sip::message::{HeaderName, NameAddr, Scanner, StartLine};
+    use crate::sip::message::{HeaderName, NameAddr, Scanner, StartLine, Uri};
 
     fn trace(fields: &str) -> Vec<Step> {
         let text = format!("INVITE sip:+442079460200@us SIP/2.0\r\nTo: <sip:+442079460200@us>\r\n{fields}\r\n\r\n");
         let mut scanner = Scanner::default();
         let message = scanner.scan(text.as_bytes()).unwrap();
         let StartLine::Request { uri, .. } = message.start_line() else { panic!() };
+        let uri = Uri::parse(uri).unwrap();
         let part = |name| NameAddr::parse(message.only(name).unwrap()).unwrap();
         let (from, to) = (part(HeaderName::From), part(HeaderName::To));
         let (key, received_at) = (CallKey(1), SystemTime::UNIX_EPOCH);

@@ -5,7 +5,7 @@
 //! it; what a declared one says and cannot be read counts as nothing.
 
 use super::trunk::Trunk;
-use crate::sip::message::{HeaderName, Message, NameAddr, Params, Uri, name_addr};
+use crate::sip::message::{HeaderName, Message};
 
 /// A header field, or a parameter, in which a carrier tells what it found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,15 +108,17 @@ pub struct Verdicts {
     pub ignored: bool,
 }
 
-/// Reads the verdicts of a call. Several are one only where they agree: a failed one stands above all, and a call that
-/// is told to be unchecked gets no credit for the level in another field.
+/// What one field says, or that it holds none of the words that it may have.
+pub(super) type Told = Result<Verdict, Unreadable>;
+
+/// Reads the verdicts of a call; `verstat` is the one in its addresses. Several are one only where they agree: a failed
+/// one stands above all, and a call that is told to be unchecked gets no credit for the level in another field.
 #[must_use]
-pub fn read(message: &Message<'_>, from: &NameAddr<'_>, trunk: &Trunk) -> Verdicts {
+pub(super) fn read(message: &Message<'_>, verstat: Option<Told>, trunk: &Trunk) -> Verdicts {
     let mut verdicts = Verdicts::default();
     for header in VerdictHeader::ALL {
-        let declared = trunk.verdict_headers.contains(&header);
         let found = match header.field() {
-            None => heaviest(verstats(message, from).map(|value| passed_or_failed(value, trunk.bare_verdict))),
+            None => verstat,
             Some(field) => heaviest(message.values(field).map(|value| match header {
                 VerdictHeader::XTwilioVerstat => passed_or_failed(value, trunk.bare_verdict),
                 VerdictHeader::XPlivoStirVerification => plivo(value, trunk.bare_verdict),
@@ -124,7 +126,7 @@ pub fn read(message: &Message<'_>, from: &NameAddr<'_>, trunk: &Trunk) -> Verdic
             })),
         };
         match found {
-            Some(_) if !declared => verdicts.ignored = true,
+            Some(_) if !trunk.verdict_headers.contains(&header) => verdicts.ignored = true,
             None | Some(Err(Unreadable)) => {}
             Some(Ok(verdict)) => {
                 let stronger = verdicts.told.is_none_or(|(told, _)| weight(verdict) > weight(told));
@@ -152,36 +154,25 @@ const fn weight(verdict: Verdict) -> u8 {
 
 /// A value that is none of the words that a field may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Unreadable;
+pub(super) struct Unreadable;
 
 /// The one of several values that counts; an unreadable one only where there is no other.
-fn heaviest(values: impl Iterator<Item = Option<Verdict>>) -> Option<Result<Verdict, Unreadable>> {
-    values.map(|value| value.ok_or(Unreadable)).reduce(|one, other| match (one, other) {
-        (Ok(one), Ok(other)) => Ok(if weight(other) > weight(one) { other } else { one }),
+fn heaviest(values: impl Iterator<Item = Option<Verdict>>) -> Option<Told> {
+    values.fold(None, |found, value| heavier(found, Some(value.ok_or(Unreadable))))
+}
+
+/// The one of two that counts.
+pub(super) fn heavier(one: Option<Told>, other: Option<Told>) -> Option<Told> {
+    match (one, other) {
+        (Some(Ok(one)), Some(Ok(other))) => Some(Ok(if weight(other) > weight(one) { other } else { one })),
+        (Some(one), Some(other)) => Some(one.or(other)),
         (one, other) => one.or(other),
-    })
+    }
 }
 
-/// Each `verstat` of the asserted identities, else that of From.
-fn verstats<'a>(message: &Message<'a>, from: &NameAddr<'a>) -> impl Iterator<Item = &'a [u8]> {
-    let asserted = message.values(HeaderName::PAssertedIdentity).flat_map(name_addr::list);
-    let mut asserted = asserted.filter_map(|value| verstat(&NameAddr::parse(value)?)).peekable();
-    let of_from = if asserted.peek().is_none() { verstat(from) } else { None };
-    asserted.chain(of_from)
-}
-
-fn verstat<'a>(value: &NameAddr<'a>) -> Option<&'a [u8]> {
-    let inside = match Uri::parse(value.uri)? {
-        Uri::Sip(uri) => parameter(uri.user_params).or_else(|| parameter(uri.params)),
-        Uri::Tel(uri) => parameter(uri.params),
-        Uri::Other => None,
-    };
-    // Some carriers print it behind the bracket, where it belongs to the header field.
-    inside.or_else(|| parameter(value.params))
-}
-
-fn parameter(params: Params<'_>) -> Option<&[u8]> {
-    params.value("verstat")
+/// What a `verstat` parameter says.
+pub(super) fn verstat(value: &[u8], bare: Option<Attestation>) -> Told {
+    passed_or_failed(value, bare).ok_or(Unreadable)
 }
 
 /// `TN-Validation-Passed`, with a level behind it or without, `TN-Validation-Failed`, `No-TN-Validation`.

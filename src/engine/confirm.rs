@@ -47,7 +47,7 @@ pub fn call(
     now: BootTime,
     received_at: SystemTime,
 ) -> Option<CallEvent> {
-    let payload = cookie::open(key, TagParts::of(ack), trunk.0, since_boot(now), ack.to.tag()?)?;
+    let payload = cookie::open(key, TagParts::of(ack), trunk.0, since_boot(now), ack.to_tag?)?;
     unpack(payload, trunk, call, received_at)
 }
 

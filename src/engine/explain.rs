@@ -12,7 +12,7 @@ use crate::call::judge::{Invite, judge};
 use crate::call::trace::{self, Step};
 use crate::call::trunk::Trunk;
 use crate::config::Configuration;
-use crate::sip::message::{Request, Scanner, StartLine};
+use crate::sip::message::{Request, Scanner, StartLine, Uri};
 use crate::sip::uas::dispatch::{Dispatch, Dropped, dispatch};
 
 /// What is told of a message.
@@ -85,9 +85,9 @@ pub fn explain(configuration: &Configuration, trunk: &Trunk, bytes: &[u8], conne
                 Dispatch::Respond(_, status) => (format!("{} {}", status.code(), status.phrase()), None),
                 Dispatch::Options(_) => ("200 OK; 503 while the node drains".to_owned(), None),
                 Dispatch::Cancel(_) => ("200 OK where its INVITE is known, else 481".to_owned(), None),
-                Dispatch::Invite(request) => {
+                Dispatch::Invite(request, uri) => {
                     let answer = format!("{} {}", trunk.reject.code, trunk.reject.phrase);
-                    (answer, Some(judged(configuration, trunk, &request, connected)))
+                    (answer, Some(judged(configuration, trunk, (&request, uri), connected)))
                 }
             };
             (request, answer, call)
@@ -98,7 +98,12 @@ pub fn explain(configuration: &Configuration, trunk: &Trunk, bytes: &[u8], conne
     Explained { trunk: trunk.name.clone(), request, answer, assurance, steps }
 }
 
-fn judged(configuration: &Configuration, trunk: &Trunk, request: &Request<'_>, connected: bool) -> CallEvent {
+fn judged(
+    configuration: &Configuration,
+    trunk: &Trunk,
+    request: (&Request<'_>, Uri<'_>),
+    connected: bool,
+) -> CallEvent {
     let invite = Invite::of(request, trunk.proof(connected), CallKey(0), SystemTime::UNIX_EPOCH);
     judge(&invite, TrunkId(0), trunk, |number| configuration.verify.numbers.find(number).is_some())
 }

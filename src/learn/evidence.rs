@@ -17,6 +17,7 @@ use crate::call::forwarding;
 use crate::call::privacy;
 use crate::call::verdict::VerdictHeader;
 use crate::e164::E164;
+use crate::sip::message::Uri;
 
 /// Most sources that are told apart.
 const MAX_SOURCES: usize = 1024;
@@ -203,7 +204,8 @@ impl Evidence {
         if let Some(sign) = forwarding::sign(message, |_| false) {
             self.forwarded.add(sign.header(), 1, MAX_TEXTS);
         }
-        let withheld = privacy::is_requested(message) || privacy::is_anonymous(&invite.request.from);
+        let withheld =
+            privacy::is_requested(message) || privacy::is_anonymous(Uri::parse(invite.request.from.uri).as_ref());
         self.withheld += u64::from(withheld);
         self.refused += u64::from(!invite.is_taken);
     }

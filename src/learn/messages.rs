@@ -47,10 +47,10 @@ pub(super) fn read<'a>(scanner: &'a mut Scanner, bytes: &'a [u8]) -> Met<'a> {
     if method == Method::Options {
         return Met::Ping(request);
     }
-    if request.to.tag().is_some() {
+    if request.to_tag.is_some() {
         return Met::Other;
     }
-    let is_taken = matches!(dispatch(message), Dispatch::Invite(_));
+    let is_taken = matches!(dispatch(message), Dispatch::Invite(..));
     Met::Invite(Invite { request, fields: Fields::of(bytes), is_taken })
 }
 
@@ -74,7 +74,7 @@ fn identity(texts: &[&[u8]]) -> u64 {
 impl<'a> Invite<'a> {
     /// The same for retransmissions, and for the call's next try with credentials.
     pub(super) fn call(&self) -> u64 {
-        identity(&[self.request.call_id, self.request.from.tag().unwrap_or_default()])
+        identity(&[self.request.call_id, self.request.from_tag.unwrap_or_default()])
     }
 
     /// What a header names as the caller. A display name counts only where From's user is no number.

@@ -62,7 +62,7 @@ fn is_from_acme(invite: &Invite<'_>) -> bool {
             && text.get(2..9).is_some_and(|place| place.iter().all(u8::is_ascii_alphanumeric))
             && text.get(9) == Some(&b'-')
     };
-    is_replaced(invite.request.call_id) || invite.request.from.tag().is_some_and(is_replaced)
+    is_replaced(invite.request.call_id) || invite.request.from_tag.is_some_and(is_replaced)
 }
 
 #[cfg(test)]

@@ -21,10 +21,10 @@ impl<'a> CSeq<'a> {
         let digits = value.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let (number, rest) = value.split_at(digits);
         let method_name = lex::trim(rest);
-        if digits > 10 || rest.len() == method_name.len() || !lex::is_token_text(method_name) {
+        if rest.len() == method_name.len() || !lex::is_token_text(method_name) {
             return None;
         }
-        let number = std::str::from_utf8(number).ok()?.parse().ok().filter(|&number: &u32| number < 1 << 31)?;
+        let number = u32::try_from(lex::number(number)?).ok().filter(|&number| number < 1 << 31)?;
         Some(Self { number, method: Method::of(method_name), method_name })
     }
 }

@@ -46,6 +46,9 @@ pub enum HeaderName {
 }
 
 impl HeaderName {
+    /// How many there are.
+    pub(super) const COUNT: usize = Self::XTwilioVerstat as usize + 1;
+
     /// The header of this name, long or compact.
     #[must_use]
     pub fn of(name: &[u8]) -> Option<Self> {

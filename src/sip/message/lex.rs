@@ -5,14 +5,51 @@ pub(super) const fn is_lws(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }
 
-/// A character of `token`.
-pub(super) const fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~')
+/// A set of bytes. A look into a table is the cheapest test of a byte that there is.
+pub(super) struct ByteSet([bool; 256]);
+
+impl ByteSet {
+    pub(super) const fn of(bytes: &[u8]) -> Self {
+        let mut table = [false; 256];
+        let mut index = 0;
+        while index < bytes.len() {
+            table[bytes[index] as usize] = true;
+            index += 1;
+        }
+        Self(table)
+    }
+
+    const fn has(&self, byte: u8) -> bool {
+        self.0[byte as usize]
+    }
+
+    /// Index of the first byte of the set in `text` from `from` on, or the length of `text`.
+    pub(super) fn find(&self, text: &[u8], from: usize) -> usize {
+        let mut index = from;
+        while index < text.len() && !self.has(text[index]) {
+            index += 1;
+        }
+        index
+    }
 }
+
+/// The characters of `token`.
+const TOKEN: ByteSet = ByteSet::of(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-.!%*_+`'~");
+
+/// The characters that a host cannot have, and the colon behind it. Names are not looked at closer.
+const NOT_IN_HOST: ByteSet = {
+    let mut table = [true; 256];
+    let mut code: u8 = b'!';
+    while code <= b'~' {
+        table[code as usize] = matches!(code, b'<' | b'>' | b'"' | b'@' | b':');
+        code += 1;
+    }
+    ByteSet(table)
+};
 
 /// Whether `text` is a non-empty `token`.
 pub(super) fn is_token_text(text: &[u8]) -> bool {
-    !text.is_empty() && text.iter().all(|&byte| is_token(byte))
+    !text.is_empty() && text.iter().all(|&byte| TOKEN.has(byte))
 }
 
 /// `text` without white space at either end.
@@ -30,47 +67,75 @@ pub(super) fn trim(mut text: &[u8]) -> &[u8] {
     text
 }
 
-/// Index of the first of `wanted` in `text` that stands outside quoted strings, and outside angle brackets where
-/// `angles` is set. An unclosed quote or bracket hides the rest.
-pub(super) fn find_unquoted(text: &[u8], wanted: &[u8], angles: bool) -> Option<usize> {
-    let mut quoted = false;
-    let mut bracketed = false;
+/// Index of the first `wanted` in `text` that stands outside quoted strings. An unclosed quote hides the rest.
+pub(super) fn find_unquoted(text: &[u8], wanted: u8) -> Option<usize> {
     let mut index = 0;
-    while let Some(&byte) = text.get(index) {
-        match byte {
-            b'\\' if quoted => index += 1,
-            b'"' if !bracketed => quoted = !quoted,
-            _ if quoted => {}
-            b'<' if angles => bracketed = true,
-            b'>' if angles => bracketed = false,
-            _ if !bracketed && wanted.contains(&byte) => return Some(index),
-            _ => {}
+    loop {
+        index += memchr::memchr2(wanted, b'"', text.get(index..)?)?;
+        if text[index] == wanted {
+            return Some(index);
         }
-        index += 1;
+        index = closing_quote(text, index)? + 1;
     }
-    None
+}
+
+/// As [`find_unquoted`], outside angle brackets as well. An unclosed bracket hides the rest.
+pub(super) fn find_unbracketed(text: &[u8], wanted: u8) -> Option<usize> {
+    let mut index = 0;
+    loop {
+        index += memchr::memchr3(wanted, b'"', b'<', text.get(index..)?)?;
+        index = match text[index] {
+            byte if byte == wanted => return Some(index),
+            b'"' => closing_quote(text, index)?,
+            _ => index + memchr::memchr(b'>', &text[index..])?,
+        } + 1;
+    }
+}
+
+/// Index of the quote that ends the string which begins at `open`.
+pub(super) fn closing_quote(text: &[u8], open: usize) -> Option<usize> {
+    let mut index = open + 1;
+    loop {
+        index += memchr::memchr2(b'"', b'\\', text.get(index..)?)?;
+        if text[index] == b'"' {
+            return Some(index);
+        }
+        index += 2;
+    }
 }
 
 /// A port or other small decimal number, 1 to 5 digits.
 pub(super) fn port(text: &[u8]) -> Option<u16> {
-    if text.is_empty() || text.len() > 5 || !text.iter().all(u8::is_ascii_digit) {
+    if text.len() > 5 {
         return None;
     }
-    std::str::from_utf8(text).ok()?.parse().ok()
+    u16::try_from(number(text)?).ok()
+}
+
+/// A decimal number of 1 to 10 digits.
+pub(super) fn number(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || text.len() > 10 {
+        return None;
+    }
+    text.iter().try_fold(0, |number, byte| byte.is_ascii_digit().then(|| number * 10 + u64::from(byte - b'0')))
 }
 
 /// Splits `host[:port]`, IPv6 references in brackets included. The host keeps its brackets.
 pub(super) fn host_port(text: &[u8]) -> Option<(&[u8], Option<u16>)> {
     let text = trim(text);
     let end = match text.first()? {
-        b'[' => memchr::memchr(b']', text)? + 1,
-        _ => memchr::memchr(b':', text).unwrap_or(text.len()),
+        b'[' => {
+            let close = memchr::memchr(b']', text)?;
+            let has_other = text[1..close].iter().any(|&byte| byte != b':' && NOT_IN_HOST.has(byte));
+            if has_other {
+                return None;
+            }
+            close + 1
+        }
+        _ => NOT_IN_HOST.find(text, 0),
     };
     let (host, rest) = text.split_at(end);
-    let host = trim(host);
-    if host.is_empty()
-        || !host.iter().all(|&byte| byte.is_ascii_graphic() && !matches!(byte, b'<' | b'>' | b'"' | b'@'))
-    {
+    if host.is_empty() {
         return None;
     }
     match trim(rest) {
@@ -87,8 +152,11 @@ mod tests {
     #[test]
     fn commas_in_quotes_and_brackets_are_not_found() {
         let text = br#""A, \"B" <sip:a,b@c>, <tel:+1>"#;
-        assert_eq!(find_unquoted(text, b",", true), Some(20));
-        assert_eq!(find_unquoted(br#""never closed, x"#, b",", true), None);
+        assert_eq!(find_unbracketed(text, b','), Some(20));
+        assert_eq!(find_unquoted(text, b','), Some(15));
+        for hidden in [&br#""never closed, x"#[..], br#""ends in \"#, b"<never closed, x", br#"<a"b>"c, d"#] {
+            assert_eq!(find_unbracketed(hidden, b','), None, "{}", hidden.escape_ascii());
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub use cseq::CSeq;
 pub use header::HeaderName;
 pub use method::Method;
 pub use name_addr::NameAddr;
-pub use params::Params;
+pub use params::{Param, Params};
 pub use request::Request;
 pub use scan::{Fault, Message, ScanError, Scanner, StartLine};
 pub use uri::{SipUri, TelUri, Uri};

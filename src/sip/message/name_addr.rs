@@ -28,7 +28,7 @@ impl<'a> NameAddr<'a> {
     #[must_use]
     pub fn parse(value: &'a [u8]) -> Option<Self> {
         let value = lex::trim(value);
-        let Some(open) = lex::find_unquoted(value, b"<", false) else {
+        let Some(open) = lex::find_unquoted(value, b'<') else {
             // Without brackets what follows a semicolon belongs to the header (RFC 3261 20).
             let end = memchr::memchr(b';', value).unwrap_or(value.len());
             let uri = lex::trim(&value[..end]);
@@ -58,7 +58,7 @@ pub fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(value);
     std::iter::from_fn(move || {
         let text = rest?;
-        let (item, behind) = match lex::find_unquoted(text, b",", true) {
+        let (item, behind) = match lex::find_unbracketed(text, b',') {
             Some(comma) => (&text[..comma], Some(&text[comma + 1..])),
             None => (text, None),
         };

@@ -1,6 +1,9 @@
 //! Parameters behind a semicolon (RFC 3261 7.3.1): `;name`, `;name=token`, `;name="quoted"`.
 
-use super::lex;
+use super::lex::{self, ByteSet};
+
+const SEMICOLON: ByteSet = ByteSet::of(b";");
+const STOPS: ByteSet = ByteSet::of(b";=\"");
 
 /// The parameters of a header value or URI, still as text that begins with `;` or is empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,21 +49,40 @@ impl<'a> Iterator for Iter<'a> {
 
     fn next(&mut self) -> Option<Param<'a>> {
         loop {
-            let rest = self.0.get(memchr::memchr(b';', self.0)? + 1..)?;
-            let end = lex::find_unquoted(rest, b";", false).unwrap_or(rest.len());
-            let raw = lex::trim(&rest[..end]);
+            let rest = match self.0.split_first()? {
+                (b';', rest) => rest,
+                (_, rest) => rest.get(SEMICOLON.find(rest, 0) + 1..)?,
+            };
+            let (end, equals) = measure(rest);
             self.0 = &rest[end..];
+            let raw = lex::trim(&rest[..end]);
             if raw.is_empty() {
                 continue;
             }
-            return Some(match memchr::memchr(b'=', raw) {
-                Some(equals) => {
-                    let value = Some(lex::trim(&raw[equals + 1..]));
-                    Param { name: lex::trim(&raw[..equals]), value, raw }
-                }
-                None => Param { name: raw, value: None, raw },
-            });
+            let (name, value) = match equals {
+                Some(equals) => (lex::trim(&rest[..equals]), Some(lex::trim(&rest[equals + 1..end]))),
+                None => (raw, None),
+            };
+            return Some(Param { name, value, raw });
         }
+    }
+}
+
+/// Where the first parameter of `text` ends, and where its equals sign stands. An unclosed quote hides the rest.
+fn measure(text: &[u8]) -> (usize, Option<usize>) {
+    let mut equals = None;
+    let mut index = 0;
+    loop {
+        index = STOPS.find(text, index);
+        match text.get(index) {
+            None | Some(b';') => return (index, equals),
+            Some(b'=') => equals = equals.or(Some(index)),
+            Some(_) => match lex::closing_quote(text, index) {
+                Some(close) => index = close,
+                None => return (text.len(), equals),
+            },
+        }
+        index += 1;
     }
 }
 

@@ -17,8 +17,12 @@ pub struct Request<'a> {
     pub via: Via<'a>,
     /// From.
     pub from: NameAddr<'a>,
+    /// Its tag; peers of RFC 2543 may send none.
+    pub from_tag: Option<&'a [u8]>,
     /// To.
     pub to: NameAddr<'a>,
+    /// Its tag, which a request within a dialog has.
+    pub to_tag: Option<&'a [u8]>,
     /// Call-ID.
     pub call_id: &'a [u8],
     /// CSeq.
@@ -42,9 +46,20 @@ impl<'a> Request<'a> {
         let to = NameAddr::parse(message.only(HeaderName::To)?)?;
         let call_id = message.only(HeaderName::CallId).filter(|value| !value.is_empty())?;
         let cseq = CSeq::parse(message.only(HeaderName::CSeq)?)?;
-        let whole = |value: &NameAddr<'_>| value.params.find("tag").is_none() || value.tag().is_some();
+        let (from_tag, to_tag) = (tag(&from).ok()?, tag(&to).ok()?);
         // A method that nobody knows is told so, whatever CSeq makes of it (RFC 4475 3.1.2.18).
         let agree = method == Method::Other || cseq.method_name == method_name;
-        (agree && whole(&from) && whole(&to)).then_some(Self { message, method, uri, via, from, to, call_id, cseq })
+        agree.then_some(Self { message, method, uri, via, from, from_tag, to, to_tag, call_id, cseq })
+    }
+}
+
+/// The tag of a value, if it has one.
+///
+/// # Errors
+/// It is empty.
+fn tag<'a>(value: &NameAddr<'a>) -> Result<Option<&'a [u8]>, ()> {
+    match value.params.find("tag") {
+        None => Ok(None),
+        Some(tag) => tag.filter(|tag| !tag.is_empty()).map(Some).ok_or(()),
     }
 }

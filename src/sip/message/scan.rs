@@ -61,10 +61,52 @@ struct Field {
     end: u32,
 }
 
+/// Where the first and the last field of each name stand among the fields noted.
+#[derive(Debug, Default)]
+struct Index {
+    /// Bit n is set where there is a field of the name at place n.
+    present: u32,
+    first: [u8; HeaderName::COUNT],
+    last: [u8; HeaderName::COUNT],
+}
+
+impl Index {
+    fn clear(&mut self) {
+        self.present = 0;
+    }
+
+    fn note(&mut self, name: HeaderName, place: usize) {
+        // Places are below MAX_HEADER_FIELDS, which a byte holds.
+        #[expect(clippy::cast_possible_truncation, reason = "see above")]
+        let place = place as u8;
+        if !self.has(name) {
+            self.present |= 1 << name as u32;
+            self.first[name as usize] = place;
+        }
+        self.last[name as usize] = place;
+    }
+
+    const fn has(&self, name: HeaderName) -> bool {
+        self.present & 1 << name as u32 != 0
+    }
+
+    /// The fields from the first to the last of this name; those of other names may stand between.
+    fn part<'f>(&self, fields: &'f [Field], name: HeaderName) -> &'f [Field] {
+        if self.has(name) {
+            &fields[usize::from(self.first[name as usize])..=usize::from(self.last[name as usize])]
+        } else {
+            &[]
+        }
+    }
+}
+
+const _: () = assert!(MAX_HEADER_FIELDS <= 256 && HeaderName::COUNT <= 32);
+
 /// Scans messages one after the other, keeping its memory.
 #[derive(Debug, Default)]
 pub struct Scanner {
     fields: Vec<Field>,
+    index: Index,
 }
 
 /// A message whose header fields have been found.
@@ -72,6 +114,7 @@ pub struct Scanner {
 pub struct Message<'a> {
     bytes: &'a [u8],
     fields: &'a [Field],
+    index: &'a Index,
     start_line: StartLine<'a>,
     body: usize,
     fault: Option<Fault>,
@@ -85,6 +128,7 @@ impl Scanner {
     /// [`ScanError`] where there is nothing that could be answered.
     pub fn scan<'a>(&'a mut self, bytes: &'a [u8]) -> Result<Message<'a>, ScanError> {
         self.fields.clear();
+        self.index.clear();
         let begin = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).ok_or(ScanError::Empty)?;
         // Offsets are 32 bits wide; no transport hands over more than 64 KiB.
         if u32::try_from(bytes.len()).is_err() {
@@ -117,22 +161,23 @@ impl Scanner {
         if self.fields.iter().filter(|field| field.name == HeaderName::Via).count() > MAX_VIAS {
             fault.get_or_insert(Fault::TooLarge);
         }
-        Ok(Message { bytes, fields: &self.fields, start_line, body, fault })
+        Ok(Message { bytes, fields: &self.fields, index: &self.index, start_line, body, fault })
     }
 
     /// Notes one header field that stands at `offset`; whether it is one.
     fn note(&mut self, line: &[u8], offset: usize) -> bool {
         let Some(colon) = memchr::memchr(b':', line).or_else(|| equals_sign(line)) else { return false };
         let name = lex::trim(&line[..colon]);
-        if !lex::is_token_text(name) || lex::is_lws(line[0]) {
+        if lex::is_lws(line[0]) {
             return false;
         }
-        let Some(name) = HeaderName::of(name) else { return true };
+        let Some(name) = HeaderName::of(name) else { return lex::is_token_text(name) };
         let value = &line[colon + 1..];
         let trimmed = lex::trim(value);
         let leading = value.iter().take_while(|&&byte| lex::is_lws(byte)).count();
         let start = if trimmed.is_empty() { offset + line.len() } else { offset + colon + 1 + leading };
         let (Ok(start), Ok(end)) = (u32::try_from(start), u32::try_from(start + trimmed.len())) else { return false };
+        self.index.note(name, self.fields.len());
         self.fields.push(Field { name, start, end });
         true
     }
@@ -173,7 +218,8 @@ impl<'a> Message<'a> {
     /// The values of the fields of this name, in their order. Each may hold a comma-separated list.
     pub fn values(&self, name: HeaderName) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let bytes = self.bytes;
-        self.fields
+        self.index
+            .part(self.fields, name)
             .iter()
             .filter(move |field| field.name == name)
             .map(move |field| &bytes[field.start as usize..field.end as usize])
@@ -182,9 +228,8 @@ impl<'a> Message<'a> {
     /// The value of a field that may stand once; `None` when it is absent or repeated.
     #[must_use]
     pub fn only(&self, name: HeaderName) -> Option<&'a [u8]> {
-        let mut values = self.values(name);
-        let value = values.next()?;
-        values.next().is_none().then_some(value)
+        let [field] = self.index.part(self.fields, name) else { return None };
+        Some(&self.bytes[field.start as usize..field.end as usize])
     }
 }
 

@@ -2,8 +2,14 @@
 
 use std::fmt;
 
-use super::lex;
+use super::lex::{self, ByteSet};
 use super::params::Params;
+
+/// What ends the user of a SIP URI: its parameters, its password, the host.
+const USER_ENDS: ByteSet = ByteSet::of(b";:@");
+/// What ends the host of a SIP URI and its port.
+const HOST_ENDS: ByteSet = ByteSet::of(b";?");
+const QUESTION_MARK: ByteSet = ByteSet::of(b"?");
 
 /// A URI, cut into its parts; nothing is decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +65,9 @@ impl<'a> Uri<'a> {
     /// Cuts a URI. `None` where it has no scheme or its parts do not fit the scheme.
     #[must_use]
     pub fn parse(text: &'a [u8]) -> Option<Self> {
+        if let Some((b"sip:", rest)) = text.split_at_checked(4) {
+            return SipUri::parse(rest).map(Self::Sip);
+        }
         let colon = memchr::memchr(b':', text)?;
         let (scheme, rest) = (&text[..colon], &text[colon + 1..]);
         if scheme.is_empty()
@@ -81,25 +90,23 @@ impl<'a> Uri<'a> {
 impl<'a> SipUri<'a> {
     fn parse(text: &'a [u8]) -> Option<Self> {
         // A user may hold `;` and `?`, the host part no `@`: the first `@` ends the user.
-        let (userinfo, behind) = match memchr::memchr(b'@', text) {
-            Some(at) => (&text[..at], &text[at + 1..]),
-            None => (&b""[..], text),
+        let user_end = USER_ENDS.find(text, 0);
+        let at = if text.get(user_end) == Some(&b'@') { Some(user_end) } else { memchr::memchr(b'@', text) };
+        let (user, user_params, behind) = match at {
+            Some(at) => {
+                let (user, rest) = text[..at].split_at(user_end);
+                // What stands between the colon and the at sign is a password.
+                let params_end = memchr::memchr(b':', rest).unwrap_or(rest.len());
+                (user, &rest[..params_end], &text[at + 1..])
+            }
+            None => (&b""[..], &b""[..], text),
         };
-        let user_end = memchr::memchr(b':', userinfo).unwrap_or(userinfo.len());
-        let user = &userinfo[..user_end];
-        let params_start = memchr::memchr(b';', user).unwrap_or(user.len());
-        let headers_start = memchr::memchr(b'?', behind).unwrap_or(behind.len());
-        let (before, headers) = behind.split_at(headers_start);
-        let host_end = memchr::memchr(b';', before).unwrap_or(before.len());
-        let (host, port) = lex::host_port(&before[..host_end])?;
-        Some(Self {
-            user: &user[..params_start],
-            user_params: Params(&user[params_start..]),
-            host,
-            port,
-            params: Params(&before[host_end..]),
-            headers: headers.get(1..).unwrap_or(b""),
-        })
+        let host_end = HOST_ENDS.find(behind, 0);
+        let (before, rest) = behind.split_at(host_end);
+        let (params, headers) = rest.split_at(QUESTION_MARK.find(rest, 0));
+        let (host, port) = lex::host_port(before)?;
+        let headers = headers.get(1..).unwrap_or(b"");
+        Some(Self { user, user_params: Params(user_params), host, port, params: Params(params), headers })
     }
 }
 

@@ -12,6 +12,10 @@ pub struct Via<'a> {
     pub host: &'a [u8],
     /// Port of sent-by, where given.
     pub port: Option<u16>,
+    /// The `branch` parameter, where it has a value.
+    pub branch: Option<&'a [u8]>,
+    /// Whether the peer asks for the response to come back to its source port (RFC 3581 3).
+    pub wants_rport: bool,
     /// All parameters.
     pub params: Params<'a>,
     /// What follows the topmost value in the same header field, from its comma on; empty when nothing does.
@@ -24,7 +28,7 @@ impl<'a> Via<'a> {
     /// Reads the first value of a Via header field.
     #[must_use]
     pub fn parse(value: &'a [u8]) -> Option<Self> {
-        let end = lex::find_unquoted(value, b",", false).unwrap_or(value.len());
+        let end = lex::find_unquoted(value, b',').unwrap_or(value.len());
         let (raw, rest) = value.split_at(end);
         let raw = lex::trim(raw);
         let head_end = memchr::memchr(b';', raw).unwrap_or(raw.len());
@@ -41,20 +45,24 @@ impl<'a> Via<'a> {
             return None;
         }
         let (host, port) = lex::host_port(&behind[transport_end..])?;
-        Some(Self { head, host, port, params: Params(&raw[head_end..]), rest, raw })
-    }
-
-    /// The `branch` parameter.
-    #[must_use]
-    pub fn branch(&self) -> Option<&'a [u8]> {
-        self.params.value("branch")
+        let params = Params(&raw[head_end..]);
+        let (mut branch, mut wants_rport) = (None, false);
+        for param in params.iter() {
+            if param.name.eq_ignore_ascii_case(b"branch") {
+                branch = branch.or(Some(param.value));
+            } else {
+                wants_rport |= param.name.eq_ignore_ascii_case(b"rport");
+            }
+        }
+        let branch = branch.flatten().filter(|branch| !branch.is_empty());
+        Some(Self { head, host, port, branch, wants_rport, params, rest, raw })
     }
 
     /// Whether the branch is globally unique (RFC 3261 8.1.1.7), not one of RFC 2543. The cookie alone, with nothing
     /// behind it, tells no transaction from another (RFC 4475 3.2.1).
     #[must_use]
     pub fn has_magic_cookie(&self) -> bool {
-        self.branch().and_then(|branch| branch.strip_prefix(b"z9hG4bK")).is_some_and(|unique| !unique.is_empty())
+        self.branch.and_then(|branch| branch.strip_prefix(b"z9hG4bK")).is_some_and(|unique| !unique.is_empty())
     }
 
     /// Whether the values behind the topmost one, in the same header field, can be read.
@@ -67,12 +75,6 @@ impl<'a> Via<'a> {
         }
         true
     }
-
-    /// Whether the peer asks for the response to come back to its source port (RFC 3581 3).
-    #[must_use]
-    pub fn wants_rport(&self) -> bool {
-        self.params.find("rport").is_some()
-    }
 }
 
 #[cfg(test)]
@@ -83,8 +85,8 @@ mod tests {
     fn white_space_and_lists_are_read() {
         let via = Via::parse(b"SIP / 2.0 / UDP  [2001:db8::9]:5070 ;branch=z9hG4bK1;rport, SIP/2.0/UDP b").unwrap();
         assert_eq!((via.host, via.port), (&b"[2001:db8::9]"[..], Some(5070)));
-        assert_eq!(via.branch(), Some(&b"z9hG4bK1"[..]));
-        assert!(via.has_magic_cookie() && via.wants_rport());
+        assert_eq!(via.branch, Some(&b"z9hG4bK1"[..]));
+        assert!(via.has_magic_cookie() && via.wants_rport);
         assert_eq!(via.rest, b", SIP/2.0/UDP b");
     }
 

@@ -2,7 +2,7 @@
 
 use std::hash::Hasher;
 
-use siphasher::sip128::{Hasher128, SipHasher24};
+use siphasher::sip128::{Hasher128, SipHasher13, SipHasher24};
 
 use crate::sip::message::Request;
 
@@ -21,41 +21,66 @@ impl HashKey {
     /// RFC 2543 Call-ID, CSeq number, From-tag, Request-URI and that Via (RFC 3261 17.2.3).
     #[must_use]
     pub fn transaction(&self, request: &Request<'_>) -> TransactionKey {
-        let mut hash = Hash::new(self, Domain::Transaction as u8);
         if request.via.has_magic_cookie() {
-            hash.part(request.via.branch().unwrap_or(b""));
-            hash.part(request.via.host);
-            hash.part(&request.via.port.unwrap_or(0).to_be_bytes());
-        } else {
-            hash.part(request.call_id);
-            hash.part(&request.cseq.number.to_be_bytes());
-            hash.part(request.from.tag().unwrap_or(b""));
-            hash.part(request.uri);
-            hash.part(request.via.raw);
+            return TransactionKey(self.via(TagParts::of(request)));
         }
+        let mut hash = self.begin(Domain::Transaction);
+        hash.part(request.call_id);
+        hash.part(&request.cseq.number.to_be_bytes());
+        hash.part(request.from_tag.unwrap_or(b""));
+        hash.part(request.uri);
+        hash.part(request.via.raw);
         TransactionKey(hash.finish())
+    }
+
+    /// All three of a request: its call, its transaction and the To-tag of its response.
+    #[must_use]
+    pub fn hashes(&self, request: &Request<'_>) -> Hashes {
+        let (parts, transaction, call) = (TagParts::of(request), self.transaction(request), self.call(request));
+        let via = if request.via.has_magic_cookie() { transaction.0 } else { self.via(parts) };
+        Hashes { call, transaction, tag: self.tag(call, via, parts.cseq) }
     }
 
     /// The same for every retransmission and fork of one call: Call-ID and From-tag (RFC 3261 8.2.2.2).
     #[must_use]
     pub fn call(&self, request: &Request<'_>) -> u64 {
-        let mut hash = Hash::new(self, Domain::Call as u8);
-        hash.part(request.call_id);
-        hash.part(request.from.tag().unwrap_or(b""));
-        low(hash.finish())
+        self.call_of(TagParts::of(request))
     }
 
     /// The To-tag of a stateless response (RFC 3261 8.2.7): the same for a request, its retransmissions and its
     /// CANCEL, before and after a restart. 64 bits.
     #[must_use]
     pub fn to_tag(&self, parts: TagParts<'_>) -> u64 {
-        low(self.hash(Domain::Tag, parts, &[]))
+        self.tag(self.call_of(parts), self.via(parts), parts.cseq)
+    }
+
+    fn tag(&self, call: u64, via: u128, cseq: u32) -> u64 {
+        let mut hash = self.begin(Domain::Tag);
+        hash.write(&call.to_be_bytes());
+        hash.write(&via.to_be_bytes());
+        hash.write(&cseq.to_be_bytes());
+        low(hash.finish())
+    }
+
+    fn call_of(&self, parts: TagParts<'_>) -> u64 {
+        let mut hash = self.begin(Domain::Call);
+        hash.part(parts.call_id);
+        hash.part(parts.from_tag);
+        low(hash.finish())
+    }
+
+    fn via(&self, parts: TagParts<'_>) -> u128 {
+        let mut hash = self.begin(Domain::Via);
+        hash.part(parts.branch);
+        hash.part(parts.host);
+        hash.part(&parts.port.to_be_bytes());
+        hash.finish()
     }
 
     /// What tells one connection's transactions from another's.
     #[must_use]
     pub fn way(&self, remote: std::net::SocketAddr) -> u128 {
-        let mut hash = Hash::new(self, Domain::Way as u8);
+        let mut hash = self.begin(Domain::Way);
         match remote.ip() {
             std::net::IpAddr::V4(ip) => hash.part(&ip.octets()),
             std::net::IpAddr::V6(ip) => hash.part(&ip.octets()),
@@ -64,18 +89,16 @@ impl HashKey {
         hash.finish()
     }
 
-    /// The hash of a transaction's parts and what else belongs to it.
+    /// The hash of a transaction's parts and what else belongs to it, as strong as a MAC has to be.
     pub(super) fn hash(&self, domain: Domain, parts: TagParts<'_>, more: &[&[u8]]) -> u128 {
-        let mut hash = Hash::new(self, domain as u8);
-        for part in [parts.call_id, parts.from_tag, parts.branch, parts.host] {
-            hash.part(part);
-        }
-        hash.part(&parts.port.to_be_bytes());
-        hash.part(&parts.cseq.to_be_bytes());
-        for part in more {
-            hash.part(part);
-        }
+        let mut hash = Hash::new(SipHasher24::new_with_key(&self.0), domain);
+        hash.parts(parts, more);
         hash.finish()
+    }
+
+    /// Begins a hash that is a key of a table: nobody may be able to choose messages that fall together.
+    fn begin(&self, domain: Domain) -> Hash<SipHasher13> {
+        Hash::new(SipHasher13::new_with_key(&self.0), domain)
     }
 }
 
@@ -89,11 +112,23 @@ pub(super) enum Domain {
     CookieStream = 4,
     CookieMac = 5,
     Way = 6,
+    Via = 7,
 }
 
 /// Key of a server transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TransactionKey(pub u128);
+
+/// See [`HashKey::hashes`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hashes {
+    /// [`HashKey::call`].
+    pub call: u64,
+    /// [`HashKey::transaction`].
+    pub transaction: TransactionKey,
+    /// [`HashKey::to_tag`].
+    pub tag: u64,
+}
 
 /// What a To-tag is made from; parts that a broken request lacks are empty.
 #[derive(Debug, Clone, Copy, Default)]
@@ -118,32 +153,69 @@ impl<'a> TagParts<'a> {
     pub fn of(request: &Request<'a>) -> Self {
         Self {
             call_id: request.call_id,
-            from_tag: request.from.tag().unwrap_or(b""),
+            from_tag: request.from_tag.unwrap_or(b""),
             cseq: request.cseq.number,
-            branch: request.via.branch().unwrap_or(b""),
+            branch: request.via.branch.unwrap_or(b""),
             host: request.via.host,
             port: request.via.port.unwrap_or(0),
         }
     }
 }
 
-struct Hash(SipHasher24);
+/// A hash in the making. Parts are gathered, for many small writes cost more than the hash itself.
+struct Hash<H> {
+    hasher: H,
+    gathered: [u8; GATHERED],
+    length: usize,
+}
 
-impl Hash {
-    fn new(key: &HashKey, domain: u8) -> Self {
-        let mut hasher = SipHasher24::new_with_key(&key.0);
-        hasher.write_u8(domain);
-        Self(hasher)
+/// Bytes that are gathered: the parts of most calls together.
+const GATHERED: usize = 192;
+
+impl<H: Hasher> Hash<H> {
+    fn new(hasher: H, domain: Domain) -> Self {
+        let mut hash = Self { hasher, gathered: [0; GATHERED], length: 0 };
+        hash.write(&[domain as u8]);
+        hash
     }
 
     /// Length first, so that no two lists of parts run together to the same bytes.
     fn part(&mut self, bytes: &[u8]) {
-        self.0.write_usize(bytes.len());
-        self.0.write(bytes);
+        self.write(&bytes.len().to_be_bytes());
+        self.write(bytes);
     }
 
-    fn finish(self) -> u128 {
-        self.0.finish128().as_u128()
+    fn parts(&mut self, parts: TagParts<'_>, more: &[&[u8]]) {
+        for part in [parts.call_id, parts.from_tag, parts.branch, parts.host] {
+            self.part(part);
+        }
+        self.part(&parts.port.to_be_bytes());
+        self.part(&parts.cseq.to_be_bytes());
+        for part in more {
+            self.part(part);
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(place) = self.gathered.get_mut(self.length..self.length + bytes.len()) {
+            place.copy_from_slice(bytes);
+            self.length += bytes.len();
+        } else {
+            self.flush();
+            self.hasher.write(bytes);
+        }
+    }
+
+    fn flush(&mut self) {
+        self.hasher.write(&self.gathered[..self.length]);
+        self.length = 0;
+    }
+}
+
+impl<H: Hasher + Hasher128> Hash<H> {
+    fn finish(mut self) -> u128 {
+        self.flush();
+        self.hasher.finish128().as_u128()
     }
 }
 

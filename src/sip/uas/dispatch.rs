@@ -10,8 +10,8 @@ pub enum Dispatch<'a> {
     Drop(Dropped),
     /// This final response at once.
     Respond(Via<'a>, Status),
-    /// A call.
-    Invite(Request<'a>),
+    /// A call, with its Request-URI in its parts.
+    Invite(Request<'a>, Uri<'a>),
     /// The end of a call that may still wait for its answer.
     Cancel(Request<'a>),
     /// A ping.
@@ -61,7 +61,7 @@ pub fn dispatch(message: Message<'_>) -> Dispatch<'_> {
     };
     match method {
         Method::Cancel => Dispatch::Cancel(request),
-        Method::Invite if request.to.tag().is_some() => Dispatch::Respond(via, Status::CallDoesNotExist),
+        Method::Invite if request.to_tag.is_some() => Dispatch::Respond(via, Status::CallDoesNotExist),
         // Without a dialog there is none to end or change, whether the request names one or not.
         Method::Bye | Method::Info | Method::Update | Method::Prack => Dispatch::Respond(via, Status::CallDoesNotExist),
         Method::Register | Method::Subscribe | Method::Notify | Method::Message | Method::Publish | Method::Refer => {
@@ -74,7 +74,7 @@ pub fn dispatch(message: Message<'_>) -> Dispatch<'_> {
             Some(_) if message.values(HeaderName::Require).any(|value| !value.is_empty()) => {
                 Dispatch::Respond(via, Status::BadExtension)
             }
-            Some(_) if method == Method::Invite => Dispatch::Invite(request),
+            Some(uri) if method == Method::Invite => Dispatch::Invite(request, uri),
             Some(_) => Dispatch::Options(request),
         },
     }

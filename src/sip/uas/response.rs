@@ -5,6 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use crate::sip::message::{CSeq, HeaderName, Message, NameAddr, Via};
 use crate::sip::transaction::key::{HashKey, TagParts};
 
+/// Bytes that a response has and its request has not: the status line, `received`, the tag, fields of its own.
+const FIELDS: usize = 256;
+
 /// Port of SIP over UDP and TCP (RFC 3261 19.1.2).
 const DEFAULT_PORT: u16 = 5060;
 
@@ -82,9 +85,26 @@ pub struct Head<'a> {
     pub phrase: &'a str,
     /// Whole header fields, each with its CRLF.
     pub fields: &'a str,
-    /// The To-tag, where it is not the keyed hash of the request.
-    pub tag: Option<&'a [u8]>,
+    /// The To-tag for a request that has none; without it [`HashKey::to_tag`] is put where one is wanted.
+    pub tag: Option<ToTag<'a>>,
+    /// What a To-tag of our own is filled up to: [`STEP`], or 1 where a response must not be longer than it has to be.
+    pub step: usize,
 }
+
+/// A To-tag of ours.
+#[derive(Debug, Clone, Copy)]
+pub enum ToTag<'a> {
+    /// What [`HashKey::to_tag`] gives for the request, written in 16 digits or more.
+    Hash(u64),
+    /// This text.
+    Text(&'a [u8]),
+}
+
+/// Responses to one peer differ in length by multiples of this, as far as a longer To-tag can see to it. The kernel takes
+/// a run of datagrams of one length at the price of one (`UDP_SEGMENT`), which is a third of what a refusal costs.
+/// A tag has no length of its own (RFC 3261 19.3); it is the same in all responses of a transaction and to its CANCEL,
+/// for it hangs on nothing but the fields that these copy from the request.
+pub const STEP: usize = 32;
 
 impl From<Status> for Head<'static> {
     fn from(status: Status) -> Self {
@@ -94,7 +114,7 @@ impl From<Status> for Head<'static> {
             }
             _ => "",
         };
-        Head { code: status.code(), phrase: status.phrase(), fields, tag: None }
+        Head { code: status.code(), phrase: status.phrase(), fields, tag: None, step: STEP }
     }
 }
 
@@ -109,8 +129,9 @@ pub fn write(
     head: Head<'_>,
     key: &HashKey,
 ) {
+    out.reserve(message.length() + FIELDS);
     out.extend_from_slice(b"SIP/2.0 ");
-    decimal(out, head.code.into());
+    decimal(out, head.code);
     out.push(b' ');
     out.extend_from_slice(head.phrase.as_bytes());
     top_via(out, via, source);
@@ -120,7 +141,7 @@ pub fn write(
     for value in message.values(HeaderName::From) {
         field(out, b"From: ", value);
     }
-    to(out, message, via, key, head.tag);
+    to(out, message, via, key, head);
     for value in message.values(HeaderName::CallId) {
         field(out, b"Call-ID: ", value);
     }
@@ -144,7 +165,7 @@ pub fn write(
 /// the source port if `rport` asks for it, else to the port of sent-by. `maddr` is never followed.
 #[must_use]
 pub fn destination(via: &Via<'_>, source: SocketAddr) -> SocketAddr {
-    if via.wants_rport() { source } else { SocketAddr::new(source.ip(), via.port.unwrap_or(DEFAULT_PORT)) }
+    if via.wants_rport { source } else { SocketAddr::new(source.ip(), via.port.unwrap_or(DEFAULT_PORT)) }
 }
 
 fn top_via(out: &mut Vec<u8>, via: &Via<'_>, source: SocketAddr) {
@@ -156,12 +177,12 @@ fn top_via(out: &mut Vec<u8>, via: &Via<'_>, source: SocketAddr) {
         out.push(b';');
         if param.name.eq_ignore_ascii_case(b"rport") {
             out.extend_from_slice(b"rport=");
-            decimal(out, source.port().into());
+            decimal(out, source.port());
         } else {
             unfolded(out, param.raw);
         }
     }
-    if via.wants_rport() || !is_address(via.host, source.ip()) {
+    if via.wants_rport || !is_address(via.host, source.ip()) {
         out.extend_from_slice(b";received=");
         address(out, source.ip());
     }
@@ -169,27 +190,26 @@ fn top_via(out: &mut Vec<u8>, via: &Via<'_>, source: SocketAddr) {
 }
 
 /// To with the tag that marks this node's end of the call, unless it has one.
-fn to(out: &mut Vec<u8>, message: &Message<'_>, via: &Via<'_>, key: &HashKey, tag: Option<&[u8]>) {
+fn to(out: &mut Vec<u8>, message: &Message<'_>, via: &Via<'_>, key: &HashKey, head: Head<'_>) {
     let mut values = message.values(HeaderName::To);
     let Some(value) = values.next() else { return };
     field(out, b"To: ", value);
-    if NameAddr::parse(value).is_some_and(|to| to.params.find("tag").is_none()) {
-        if let Some(tag) = tag {
-            out.extend_from_slice(b";tag=");
-            out.extend_from_slice(tag);
-            return more_of(out, values);
-        }
+    if let Some(ToTag::Text(tag)) = head.tag {
+        out.extend_from_slice(b";tag=");
+        out.extend_from_slice(tag);
+    } else if let Some(ToTag::Hash(hash)) = head.tag {
+        hashed(out, (hash, head.step), message, via);
+    } else if NameAddr::parse(value).is_some_and(|to| to.params.find("tag").is_none()) {
         let from = message.values(HeaderName::From).next().and_then(NameAddr::parse);
-        let tag = key.to_tag(TagParts {
+        let hash = key.to_tag(TagParts {
             call_id: message.values(HeaderName::CallId).next().unwrap_or(b""),
             from_tag: from.and_then(|from| from.tag()).unwrap_or(b""),
             cseq: message.values(HeaderName::CSeq).next().and_then(CSeq::parse).map_or(0, |cseq| cseq.number),
-            branch: via.branch().unwrap_or(b""),
+            branch: via.branch.unwrap_or(b""),
             host: via.host,
             port: via.port.unwrap_or(0),
         });
-        out.extend_from_slice(b";tag=");
-        hexadecimal(out, tag);
+        hashed(out, (hash, head.step), message, via);
     }
     more_of(out, values);
 }
@@ -227,18 +247,55 @@ fn is_address(host: &[u8], address: IpAddr) -> bool {
 
 fn address(out: &mut Vec<u8>, address: IpAddr) {
     use std::io::Write;
+    if let IpAddr::V4(address) = address {
+        for (place, part) in address.octets().into_iter().enumerate() {
+            if place > 0 {
+                out.push(b'.');
+            }
+            decimal(out, part.into());
+        }
+        return;
+    }
     // Writing to memory does not fail.
     let _ = write!(out, "{address}");
 }
 
-fn decimal(out: &mut Vec<u8>, number: u32) {
-    use std::io::Write;
-    let _ = write!(out, "{number}");
+/// A port, a status code or part of an address; the formatter of the standard library costs more than the rest of a
+/// header field.
+fn decimal(out: &mut Vec<u8>, number: u16) {
+    let mut digits = [0u8; 5];
+    let mut start = digits.len();
+    let mut rest = number;
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[start..]);
 }
 
-fn hexadecimal(out: &mut Vec<u8>, number: u64) {
-    use std::io::Write;
-    let _ = write!(out, "{number:016x}");
+/// Writes the tag of a hash, its digits again and again until the length is right.
+fn hashed(out: &mut Vec<u8>, (hash, step): (u64, usize), message: &Message<'_>, via: &Via<'_>) {
+    let copied = [HeaderName::From, HeaderName::To, HeaderName::CallId, HeaderName::CSeq];
+    let first = |name| message.values(name).next().map_or(0, <[u8]>::len);
+    let length = via.raw.len() + copied.into_iter().map(first).sum::<usize>();
+    let (digits, more) = (hexadecimal(hash), length.next_multiple_of(step) - length);
+    out.extend_from_slice(b";tag=");
+    out.extend_from_slice(&digits);
+    out.extend_from_slice(&digits[..more.min(digits.len())]);
+    out.extend_from_slice(&digits[..more.saturating_sub(digits.len())]);
+}
+
+/// Sixteen digits.
+fn hexadecimal(number: u64) -> [u8; 16] {
+    let mut digits = [0; 16];
+    for (byte, pair) in number.to_be_bytes().into_iter().zip(digits.chunks_exact_mut(2)) {
+        pair.copy_from_slice(&[byte >> 4, byte & 0xf].map(|digit| b"0123456789abcdef"[usize::from(digit)]));
+    }
+    digits
 }
 
 #[cfg(test)]
@@ -264,10 +321,15 @@ mod tests {
 
     #[test]
     fn response_carries_the_requests_fields_and_its_own_tag() {
-        let head = Head { code: 486, phrase: "Busy Here", fields: "Reason: Q.850;cause=17\r\n", tag: None };
+        let head = Head { code: 486, phrase: "Busy Here", fields: "Reason: Q.850;cause=17\r\n", tag: None, step: STEP };
         let text = respond(INVITE, head);
         let tag = text.split("tag=").nth(2).unwrap().split("\r\n").next().unwrap();
-        assert_eq!(tag.len(), 16);
+        assert_eq!(tag.len(), 42);
+        assert_eq!(
+            respond(INVITE, Head { step: 1, ..head }).len(),
+            text.len() - 26,
+            "sixteen digits where none may be more"
+        );
         let expected = format!(
             "SIP/2.0 486 Busy Here\r\n\
              Via: SIP/2.0/UDP 10.0.0.9:5070;branch=z9hG4bK1;rport=40000;received=127.0.0.1, SIP/2.0/UDP far.example;branch=z9hG4bK0\r\n\
@@ -280,9 +342,18 @@ mod tests {
     }
 
     #[test]
+    fn responses_to_one_peer_differ_by_whole_steps() {
+        let head = Head { code: 486, phrase: "Busy Here", fields: "", tag: None, step: STEP };
+        let text = String::from_utf8_lossy(INVITE).into_owned();
+        let lengths = (1..40).map(|more| respond(text.replace("c1", &"c".repeat(more)).as_bytes(), head).len());
+        let lengths: std::collections::BTreeSet<usize> = lengths.collect();
+        assert_eq!(lengths.len(), 2, "{lengths:?}");
+    }
+
+    #[test]
     fn cancel_gets_the_tag_of_its_invite() {
         let cancel = String::from_utf8_lossy(INVITE).replace("INVITE", "CANCEL");
-        let tag = |text: &str| text.split("tag=").nth(2).unwrap()[..16].to_owned();
+        let tag = |text: &str| text.split("tag=").nth(2).unwrap().split('\r').next().unwrap().to_owned();
         let invite = respond(INVITE, Status::ServiceUnavailable.into());
         assert_eq!(tag(&respond(cancel.as_bytes(), Status::Ok.into())), tag(&invite));
     }
