@@ -1,5 +1,6 @@
 //! One batch of answers on their way out.
 
+use std::cmp::Reverse;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
@@ -20,6 +21,10 @@ const SEGMENTS: usize = 64;
 const RUN: usize = 65_507;
 
 /// Answers gathered in one buffer, sent together. Holds at most 64 messages of at most 65,535 bytes.
+///
+/// Where the kernel cuts segments, messages to one peer go out by length, the longest first, for a run of one length and
+/// one shorter message behind it costs hardly more than a single message. Those of one length keep their order; datagrams
+/// have none to keep.
 #[derive(Debug)]
 pub struct Outgoing {
     bytes: Vec<u8>,
@@ -58,12 +63,6 @@ pub struct Flushed {
     pub sent: usize,
     /// Messages lost: the destination cannot be reached, or the send buffer stayed full.
     pub dropped: usize,
-}
-
-/// What the first of the waiting messages is to the kernel.
-struct Run {
-    first: usize,
-    count: usize,
 }
 
 /// One system call's end.
@@ -129,7 +128,7 @@ impl Outgoing {
         self.messages.is_empty()
     }
 
-    /// Sends what waits, in order, and is empty afterwards. A destination that cannot be reached costs its own message
+    /// Sends what waits, and is empty afterwards. A destination that cannot be reached costs its own message
     /// only. When the send buffer is full it waits once for room; what then finds none is dropped, for a peer repeats
     /// what got no answer.
     pub async fn flush(&mut self, socket: &UdpSocket) -> Flushed {
@@ -137,6 +136,10 @@ impl Outgoing {
         let mut waited = false;
         let mut retried = false;
         let mut cut = socket.cuts_segments();
+        if cut && self.messages.len() > 1 {
+            self.messages
+                .sort_unstable_by_key(|message| (message.to, message.from, Reverse(message.length), message.start));
+        }
         while flushed.sent + flushed.dropped < self.messages.len() {
             let next = flushed.sent + flushed.dropped;
             match socket.inner.try_io(Interest::WRITABLE, || self.send(socket, next, cut)) {
@@ -168,13 +171,14 @@ impl Outgoing {
     #[allow(unsafe_code, reason = "sendmmsg has no safe interface")]
     fn send(&mut self, socket: &UdpSocket, next: usize, cut: bool) -> io::Result<Step> {
         // SAFETY: both are C structs of integers and pointers, for which all bits zero is a valid value.
-        let (mut pieces, mut headers): ([libc::iovec; BATCH], [libc::mmsghdr; BATCH]) = unsafe { std::mem::zeroed() };
+        let (mut pieces, mut headers): ([libc::iovec; MESSAGES], [libc::mmsghdr; BATCH]) =
+            unsafe { std::mem::zeroed() };
         let mut counts = [0usize; BATCH];
         let mut used = 0;
         let mut at = next;
         while used < BATCH && at < self.messages.len() {
-            let run = self.run(at, cut);
-            let Message { to, from, start, length } = self.messages[run.first];
+            let count = self.run(at, cut);
+            let Message { to, from, length, .. } = self.messages[at];
             let Some((name, name_length)) = Name::encode(to, socket.family) else {
                 if used == 0 {
                     return Ok(Step::Refused);
@@ -186,34 +190,38 @@ impl Outgoing {
             if socket.wildcard && !from.is_unspecified() {
                 control_length = self.controls[used].add_source(0, from, socket.family);
             }
-            if run.count > 1 {
+            if count > 1 {
                 let segment = u16::try_from(length).expect("a segment has at most 1,200 bytes");
                 control_length =
                     self.controls[used].add(control_length, libc::SOL_UDP, libc::UDP_SEGMENT, &segment.to_ne_bytes());
             }
-            let bytes = &self.bytes[start..start + run.count * length];
-            pieces[used].iov_base = bytes.as_ptr().cast_mut().cast();
-            pieces[used].iov_len = bytes.len();
+            for (piece, message) in pieces[at - next..].iter_mut().zip(&self.messages[at..at + count]) {
+                let bytes = &self.bytes[message.start..message.start + message.length];
+                *piece = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+            }
             let header = &mut headers[used].msg_hdr;
             header.msg_namelen = name_length;
-            header.msg_iovlen = 1;
+            header.msg_iovlen = count as _;
             header.msg_controllen = control_length as _;
-            counts[used] = run.count;
+            counts[used] = count;
             used += 1;
-            at += run.count;
+            at += count;
         }
-        let rows = self.names.iter_mut().zip(&mut self.controls).zip(&mut pieces);
-        for (((name, control), piece), header) in rows.zip(&mut headers).take(used) {
+        let mut pieces = &mut pieces[..];
+        let rows = self.names.iter_mut().zip(&mut self.controls).zip(counts);
+        for (((name, control), count), header) in rows.zip(&mut headers).take(used) {
             let header = &mut header.msg_hdr;
+            let (run, rest) = pieces.split_at_mut(count);
+            pieces = rest;
             header.msg_name = name.as_mut_ptr();
-            header.msg_iov = piece;
+            header.msg_iov = run.as_mut_ptr();
             if header.msg_controllen > 0 {
                 header.msg_control = control.as_mut_ptr();
             }
         }
         let vector = libc::c_uint::try_from(used).expect("a batch has at most 32 messages");
-        // SAFETY: the first `used` headers are filled. Each points to one piece, name and control block with their true
-        // sizes, and each piece into `self.bytes`; all live in `self` or in this frame, and sendmmsg only reads them.
+        // SAFETY: the first `used` headers are filled. Each points to pieces, a name and a control block of its own with
+        // their true sizes, and each piece into `self.bytes`; all live in `self` or in this frame, and sendmmsg only reads.
         let status = unsafe { libc::sendmmsg(socket.descriptor(), headers.as_mut_ptr(), vector, 0) };
         if let Ok(taken) = usize::try_from(status) {
             return Ok(Step::Sent(counts.iter().take(taken).sum()));
@@ -233,16 +241,18 @@ impl Outgoing {
         }
     }
 
-    /// The messages from `first` on that may go as one: same ends, same length, side by side in the buffer.
-    fn run(&self, first: usize, cut: bool) -> Run {
+    /// How many of the messages from `first` on may go as one: of the same ends and length, and the last may be shorter.
+    fn run(&self, first: usize, cut: bool) -> usize {
         let head = self.messages[first];
         if !cut || head.length > SEGMENT {
-            return Run { first, count: 1 };
+            return 1;
         }
         let most = SEGMENTS.min(RUN / head.length);
-        let alike =
-            |message: &&Message| (message.to, message.from, message.length) == (head.to, head.from, head.length);
-        let count = self.messages[first..].iter().take(most).take_while(alike).count();
-        Run { first, count }
+        let rest = &self.messages[first..];
+        let same_ends = |message: &Message| (message.to, message.from) == (head.to, head.from);
+        let is_alike = |message: &&Message| message.length == head.length && same_ends(message);
+        let alike = rest.iter().take(most).take_while(is_alike).count();
+        let is_last = |message: &Message| message.length < head.length && same_ends(message);
+        alike + usize::from(alike < most && rest.get(alike).is_some_and(is_last))
     }
 }

@@ -38,11 +38,11 @@ async fn a_mapped_listen_address_is_plain_ipv4() {
 }
 
 #[tokio::test]
-async fn a_hundred_datagrams_come_in_batches_and_go_back_in_order() {
+async fn a_hundred_datagrams_come_in_batches_and_go_back_by_length() {
     let socket = listener("127.0.0.1:0");
     let peer = peer_of(socket.local_addr());
     let (mut inbox, mut outgoing) = (Inbox::new(), Outgoing::new());
-    // Equal lengths go as runs, and each third message breaks the run.
+    // Equal lengths go as runs, the longer ones first.
     let message = |index: usize| format!("{index:04}{}", "x".repeat(if index.is_multiple_of(3) { 500 } else { 300 }));
     for index in 0..100 {
         peer.send(message(index).as_bytes()).unwrap();
@@ -59,8 +59,33 @@ async fn a_hundred_datagrams_come_in_batches_and_go_back_in_order() {
     }
 
     assert!(batches.len() < 100, "{batches:?}");
-    for index in 0..100 {
-        assert_eq!(read(&peer), message(index).as_bytes());
+    let mut from = 0;
+    for count in batches {
+        let (long, short): (Vec<usize>, Vec<usize>) = (from..from + count).partition(|index| index.is_multiple_of(3));
+        for index in long.into_iter().chain(short) {
+            assert_eq!(read(&peer), message(index).as_bytes());
+        }
+        from += count;
+    }
+}
+
+#[tokio::test]
+async fn runs_end_in_one_shorter_message() {
+    let socket = listener("127.0.0.1:0");
+    let peer = peer_of(socket.local_addr());
+    let mut outgoing = Outgoing::new();
+    let lengths = [400, 380, 380, 420, 400, 1_300, 200, 200, 200, 90, 1, 1_200, 1_200];
+    for length in lengths {
+        let byte = u8::try_from(length % 251).unwrap();
+        outgoing
+            .push(peer.local_addr().unwrap(), "127.0.0.1".parse().unwrap(), |buffer| buffer.extend(vec![byte; length]))
+            .unwrap();
+    }
+    assert_eq!(outgoing.flush(&socket).await, Flushed { sent: lengths.len(), dropped: 0 });
+    let mut sorted = lengths;
+    sorted.sort_unstable_by(|one, other| other.cmp(one));
+    for length in sorted {
+        assert_eq!(read(&peer), vec![u8::try_from(length % 251).unwrap(); length]);
     }
 }
 
