@@ -1,44 +1,66 @@
 //! Who may send calls: the trunk of a source address.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use crate::call::event::TrunkId;
 
-/// The networks of all trunks. A look-up costs a hash for each prefix length in use, however many networks there are.
+/// The networks of all trunks. A look-up costs a binary search for each prefix length in use.
 #[derive(Debug, Default)]
 pub struct Peers {
-    /// Longest prefix first.
-    by_length: Vec<(u8, HashMap<IpAddr, TrunkId>)>,
+    v4: Vec<Networks>,
+    v6: Vec<Networks>,
+}
+
+/// The networks of one prefix length, the longest first.
+#[derive(Debug)]
+struct Networks {
+    mask: u128,
+    /// By their address.
+    sorted: Vec<(u128, TrunkId)>,
 }
 
 impl Peers {
     /// Takes networks of which no two are alike.
     #[must_use]
     pub fn new(networks: &[(IpNet, TrunkId)]) -> Self {
-        let mut by_length: Vec<(u8, HashMap<IpAddr, TrunkId>)> = Vec::new();
+        let mut peers = Self::default();
         for (network, trunk) in networks {
-            let length = network.prefix_len();
-            let place = by_length.iter().position(|(known, _)| *known == length).unwrap_or_else(|| {
-                by_length.push((length, HashMap::new()));
-                by_length.len() - 1
+            let mask = bits(network.netmask());
+            let of_family = if network.addr().is_ipv4() { &mut peers.v4 } else { &mut peers.v6 };
+            let place = of_family.iter().position(|known| known.mask == mask).unwrap_or_else(|| {
+                of_family.push(Networks { mask, sorted: Vec::new() });
+                of_family.len() - 1
             });
-            by_length[place].1.insert(network.network(), *trunk);
+            of_family[place].sorted.push((bits(network.network()), *trunk));
         }
-        by_length.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
-        Self { by_length }
+        for of_family in [&mut peers.v4, &mut peers.v6] {
+            of_family.sort_by_key(|networks| std::cmp::Reverse(networks.mask));
+            for networks in of_family {
+                networks.sorted.sort_by_key(|(network, _)| *network);
+            }
+        }
+        peers
     }
 
     /// The trunk whose longest prefix holds `address`; `None` for a stranger.
     #[must_use]
     pub fn trunk(&self, address: IpAddr) -> Option<TrunkId> {
         let address = address.to_canonical();
-        self.by_length.iter().find_map(|(length, networks)| {
-            let network = IpNet::new(address, *length).ok()?.network();
-            networks.get(&network).copied()
+        let of_family = if address.is_ipv4() { &self.v4 } else { &self.v6 };
+        let bits = bits(address);
+        of_family.iter().find_map(|Networks { mask, sorted }| {
+            let place = sorted.binary_search_by_key(&(bits & mask), |(network, _)| *network).ok()?;
+            Some(sorted[place].1)
         })
+    }
+}
+
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_bits().into(),
+        IpAddr::V6(address) => address.to_bits(),
     }
 }
 

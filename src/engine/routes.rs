@@ -67,9 +67,18 @@ impl TrunkFace {
 
     /// Counts a request.
     pub fn count(&self, message: &Message<'_>, transport: Transport) {
-        if let StartLine::Request { method, .. } = message.start_line()
-            && let Some((_, counters)) = self.requests.iter().find(|(of, _)| *of == transport)
-        {
+        if let StartLine::Request { method, .. } = message.start_line() {
+            self.count_method(method, transport);
+        }
+    }
+
+    /// Counts an ACK that is not looked at further.
+    pub fn count_ack(&self, transport: Transport) {
+        self.count_method(Method::Ack, transport);
+    }
+
+    fn count_method(&self, method: Method, transport: Transport) {
+        if let Some((_, counters)) = self.requests.iter().find(|(of, _)| *of == transport) {
             counters[method as usize].inc();
         }
     }
@@ -81,7 +90,13 @@ impl TrunkFace {
             phrase: &self.trunk.reject.phrase,
             fields: &self.refusal_fields,
             tag: None,
+            step: self.step(),
         }
+    }
+
+    /// How much longer than it has to be an answer may be.
+    fn step(&self) -> usize {
+        if self.trunk.path == Path::Private { response::STEP } else { 1 }
     }
 
     /// Counts an answer and has it written.
@@ -95,6 +110,7 @@ impl TrunkFace {
         answer: impl FnOnce(SocketAddr, Write<'_>),
     ) {
         let counter = self.responses.iter().find(|(code, _)| *code == head.code).map(|(_, counter)| counter);
+        let head = Head { step: self.step(), ..head };
         let mut write = |out: &mut Vec<u8>| {
             let start = out.len();
             response::write(out, message, via, flow.remote, head, key);

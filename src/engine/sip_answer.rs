@@ -18,11 +18,11 @@ use crate::call::judge::{Invite, judge};
 use crate::call::trunk::Trunk;
 use crate::matcher::boot_time::BootTime;
 use crate::sip::flow::{Flow, Transport};
-use crate::sip::message::{HeaderName, Method, Request, ScanError, Scanner, StartLine, Via};
+use crate::sip::message::{HeaderName, Method, Request, ScanError, Scanner, StartLine, Uri, Via};
 use crate::sip::transaction::cookie::Tag;
-use crate::sip::transaction::key::{HashKey, TransactionKey};
+use crate::sip::transaction::key::{HashKey, Hashes, TransactionKey};
 use crate::sip::uas::dispatch::{Dispatch, Dropped, dispatch};
-use crate::sip::uas::response::{Head, Status};
+use crate::sip::uas::response::{Head, Status, ToTag};
 use crate::telemetry::beat::Beat;
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
@@ -165,6 +165,11 @@ impl SipShared {
             return None;
         };
         let face = &routes.trunks[usize::from(id.0)];
+        if is_ack(bytes) && face.trunk.proof(arrival.flow.transport != Transport::Udp) != Proof::Ack {
+            // Every refusal brings one, and none says anything.
+            face.count_ack(arrival.flow.transport);
+            return None;
+        }
         self.answer(Origin { id, face, test: None }, scanner, bytes, arrival, finished, answer)
     }
 
@@ -205,7 +210,7 @@ impl SipShared {
             Err(ScanError::NotSip) => return drop(&self.dropped.not_sip),
         };
         face.count(&message, arrival.flow.transport);
-        let (retry_after, tag);
+        let (retry_after, sealed);
         let (via, head) = match dispatch(message) {
             Dispatch::Drop(Dropped::Ack) => return None,
             Dispatch::Ack(ack) => {
@@ -223,15 +228,19 @@ impl SipShared {
                 (request.via, refusal.unwrap_or(Status::Ok.into()))
             }
             Dispatch::Cancel(request) => (request.via, self.cancel(&request, arrival.flow).into()),
-            Dispatch::Invite(request) => match self.invite(&request, bytes, origin, arrival, finished) {
-                Reply::Now(head) => (request.via, head),
-                Reply::Confirm(sealed) => {
-                    tag = sealed;
-                    (request.via, Head { tag: Some(&tag), ..face.refusal() })
-                }
-                Reply::Later(ticket) => return Some(ticket),
-                Reply::Known => return None,
-            },
+            Dispatch::Invite(request, uri) => {
+                let call = Call { request: &request, uri, hashes: self.key.hashes(&request), bytes };
+                let head = match self.invite(call, origin, arrival, finished) {
+                    Reply::Now(head) => Head { tag: Some(ToTag::Hash(call.hashes.tag)), ..head },
+                    Reply::Confirm(tag) => {
+                        sealed = tag;
+                        Head { tag: Some(ToTag::Text(&sealed)), ..face.refusal() }
+                    }
+                    Reply::Later(ticket) => return Some(ticket),
+                    Reply::Known => return None,
+                };
+                (request.via, head)
+            }
         };
         face.answer(&message, &via, arrival.flow, head, &self.key, answer);
         None
@@ -321,15 +330,15 @@ impl SipShared {
 
     fn invite<'f>(
         &self,
-        request: &Request<'_>,
-        bytes: &[u8],
+        call: Call<'_>,
         origin: Origin<'_, '_, 'f>,
         arrival: Arrival,
         finished: impl FnOnce() -> mpsc::Sender<(u128, Outcome)>,
     ) -> Reply<'f> {
+        let Call { request, uri, hashes, bytes } = call;
         let Origin { id, face, test } = origin;
         let trunk = test.as_ref().and_then(|test| test.trunk).unwrap_or(&face.trunk);
-        let (transaction, answered) = self.transaction(request, arrival.flow);
+        let (transaction, answered) = self.transaction(hashes.transaction, arrival.flow);
         let peer = arrival.flow.remote.ip();
         if face.rates.any() || trunk.limits.concurrent > 0 || trunk.limits.peer_concurrent > 0 {
             // What was answered already is answered again, whatever the peer sends meanwhile.
@@ -341,8 +350,11 @@ impl SipShared {
             }
         }
         let connected = arrival.flow.transport != Transport::Udp;
-        let invite = Invite::of(request, trunk.proof(connected), CallKey(self.key.call(request)), arrival.utc);
-        let mut event = judge(&invite, id, trunk, |number| self.verify.is_own(number));
+        let invite = Invite::of((request, uri), trunk.proof(connected), CallKey(hashes.call), arrival.utc);
+        self.recent.prefetch(CallKey(hashes.call), answered);
+        let own = self.verify.own_numbers();
+        let mut event = judge(&invite, id, trunk, |number| own.has(number));
+        drop(own);
         event.only = test.as_ref().map(|test| test.only);
         if event.evidence.proof == Proof::Ack && event.only.is_none() {
             // Nothing is believed of a datagram until its refusal is known to have arrived where it seems to come from.
@@ -403,8 +415,7 @@ impl SipShared {
     /// another transport or connection waits by itself, for its peer waits for an answer there; a CANCEL of one that was
     /// answered may come on any.
     #[expect(clippy::cast_possible_truncation, reason = "the low half of a hash is a hash")]
-    fn transaction(&self, request: &Request<'_>, flow: Flow) -> (TransactionKey, u64) {
-        let key = self.key.transaction(request);
+    fn transaction(&self, key: TransactionKey, flow: Flow) -> (TransactionKey, u64) {
         let way = match flow.transport {
             Transport::Udp => 0,
             Transport::Tcp | Transport::Tls => self.key.way(flow.remote),
@@ -414,13 +425,30 @@ impl SipShared {
 
     /// A CANCEL is answered at once, also while its INVITE still waits (RFC 3261 9.2).
     fn cancel(&self, request: &Request<'_>, flow: Flow) -> Status {
-        let (transaction, answered) = self.transaction(request, flow);
+        let (transaction, answered) = self.transaction(self.key.transaction(request), flow);
         if self.waiting.cancel(transaction) || self.recent.has_transaction(answered) {
             Status::Ok
         } else {
             Status::CallDoesNotExist
         }
     }
+}
+
+/// Whether a message is an ACK by its first line.
+fn is_ack(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"ACK ")
+        && memchr::memchr(b'\n', bytes)
+            .is_some_and(|end| bytes[..end].strip_suffix(b"\r").is_some_and(|line| line.ends_with(b" SIP/2.0")))
+}
+
+/// A call as it came.
+#[derive(Clone, Copy)]
+struct Call<'c> {
+    request: &'c Request<'c>,
+    /// Its Request-URI.
+    uri: Uri<'c>,
+    hashes: Hashes,
+    bytes: &'c [u8],
 }
 
 /// What an INVITE gets.

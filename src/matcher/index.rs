@@ -4,6 +4,7 @@
 //! Callbacks run while the pair's entry is held, so that what they note about the pair can't be overtaken; they must
 //! be short and must not touch the index.
 
+use std::hash::BuildHasherDefault;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
@@ -12,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::boot_time::BootTime;
 use super::deadline::Buckets;
-use super::pair::{PairKey, Pending, Rest, State};
+use super::pair::{PairKey, PairKeyHasher, Pending, Rest, State};
 use super::verification::VerificationId;
 use crate::call::assurance::Assurance;
 use crate::e164::E164;
@@ -20,7 +21,7 @@ use crate::e164::E164;
 /// All pairs that are not free.
 #[derive(Debug, Default)]
 pub struct Matcher {
-    pairs: DashMap<PairKey, State>,
+    pairs: DashMap<PairKey, State, BuildHasherDefault<PairKeyHasher>>,
     buckets: Mutex<Buckets>,
     numbers: DashMap<E164, NumberCount>,
     pending: AtomicU64,

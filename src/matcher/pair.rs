@@ -17,6 +17,26 @@ pub const LATE: Duration = Duration::from_mins(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PairKey(pub u128);
 
+/// Hands a [`PairKey`] on as it is, for maps: it is a keyed hash already.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PairKeyHasher(u64);
+
+impl Hasher for PairKeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u128(&mut self, key: u128) {
+        self.0 = (key >> 64) as u64;
+    }
+}
+
 impl PairKey {
     /// The key of a pair under the node's secret. Forms of one phone that reach the same subscriber have one key.
     #[must_use]

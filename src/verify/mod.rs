@@ -30,11 +30,13 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::Guard;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::e164::E164;
+use crate::matcher::boot_time::BootTime;
 use crate::matcher::index::Matcher;
 use crate::matcher::pair::PairKey;
 use crate::matcher::verification::{Verification, VerificationId};
@@ -46,8 +48,8 @@ pub use changes::{MAX_WATCHES, Watch};
 use claims::Claims;
 use clock::Clock;
 use earlier::TooManyChanges;
-use in_force::Current;
 pub use in_force::NextSettings;
+use in_force::{Current, InForce};
 use recent_calls::RecentCalls;
 pub use recover::Restored;
 use request::RequestError;
@@ -168,10 +170,24 @@ impl Verify {
         self.core.retired.notify_one();
     }
 
-    /// Whether a number is one that people call.
+    /// The numbers that people call, as they are now: for the look at one call.
     #[must_use]
-    pub fn is_own(&self, number: E164) -> bool {
-        self.core.current.load().is_own(number, self.core.clock.boot)
+    pub fn own_numbers(&self) -> OwnNumbers {
+        OwnNumbers { current: self.core.current.load(), boot: self.core.clock.boot }
+    }
+}
+
+/// See [`Verify::own_numbers`].
+pub struct OwnNumbers {
+    current: Guard<Arc<InForce>>,
+    boot: fn() -> BootTime,
+}
+
+impl OwnNumbers {
+    /// Whether a number is one of them.
+    #[must_use]
+    pub fn has(&self, number: E164) -> bool {
+        self.current.is_own(number, self.boot)
     }
 }
 

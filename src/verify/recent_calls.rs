@@ -12,6 +12,8 @@ use crate::call::event::{CallEvent, CallKey};
 use crate::matcher::boot_time::BootTime;
 use crate::matcher::pair::PairKey;
 
+mod memory;
+
 /// Slots that share a lock and compete for room.
 const SET: usize = 8;
 
@@ -31,13 +33,19 @@ enum Kind {
     Attempt,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-struct Slot {
-    key: u64,
+/// The slots of one set, field by field: the keys are one cache line, the rest and the lock its neighbour, which the
+/// processor fetches along with it.
+#[derive(Debug, Default)]
+struct Slots {
+    keys: [u64; SET],
     /// Tenths of a second since boot, which 13 years do not overflow.
-    seen: u32,
-    kind: Kind,
+    seen: [u32; SET],
+    kinds: [Kind; SET],
 }
+
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Set(Mutex<Slots>);
 
 /// What is known of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +76,7 @@ impl Attempt {
 /// The table.
 #[derive(Debug)]
 pub struct RecentCalls {
-    sets: Box<[Mutex<[Slot; SET]>]>,
+    sets: Vec<Set>,
     /// Age in seconds of the last slot that had to go; `u64::MAX` while none had.
     last_age: AtomicU64,
 }
@@ -77,23 +85,38 @@ impl RecentCalls {
     /// Makes room for about `calls` calls.
     #[must_use]
     pub fn new(calls: usize) -> Self {
-        let sets = (0..sets(calls)).map(|_| Mutex::new([Slot::default(); SET])).collect();
+        let count = sets(calls);
+        let mut sets = Vec::with_capacity(count);
+        memory::advise_large_pages(&sets);
+        sets.resize_with(count, Set::default);
         Self { sets, last_age: AtomicU64::new(u64::MAX) }
     }
 
     /// Bytes of memory that the table for `calls` calls takes.
     #[must_use]
     pub fn bytes(calls: usize) -> usize {
-        sets(calls) * size_of::<Mutex<[Slot; SET]>>()
+        sets(calls) * size_of::<Set>()
+    }
+
+    /// Has the processor fetch what will be looked at for a call and its transaction: it is somewhere in tens of
+    /// megabytes, and the call takes longer to judge than memory to answer.
+    pub fn prefetch(&self, call: CallKey, transaction: u64) {
+        memory::prefetch(self.set(call.0));
+        memory::prefetch(self.set(transaction));
+    }
+
+    /// The same for the attempt that a call is.
+    pub fn prefetch_attempt(&self, attempt: Attempt) {
+        memory::prefetch(self.set(attempt.0));
     }
 
     /// Notes a call and tells what was known of it. Test and set are one step.
     pub fn note_call(&self, call: CallKey, now: BootTime) -> Seen {
-        self.with_slot(call.0, &[Kind::Call, Kind::ClaimedCall], now, |slot, found| match (found, slot.kind) {
+        self.with_slot(call.0, &[Kind::Call, Kind::ClaimedCall], now, |slot, found| match (found, *slot.kind) {
             (true, Kind::ClaimedCall) => Seen::Claimed,
             (true, _) => Seen::Before,
             (false, _) => {
-                slot.kind = Kind::Call;
+                *slot.kind = Kind::Call;
                 Seen::New
             }
         })
@@ -103,8 +126,11 @@ impl RecentCalls {
     /// first of them, so that a user who redials steadily is not taken for a carrier.
     pub fn note_attempt(&self, attempt: Attempt, now: BootTime) -> bool {
         self.with_slot(attempt.0, &[Kind::Attempt], now, |slot, found| {
-            let again = found && now.since(tenths(slot.seen)) <= CARRIER_RETRY;
-            *slot = Slot { seen: if again { slot.seen } else { to_tenths(now) }, kind: Kind::Attempt, ..*slot };
+            let again = found && now.since(tenths(*slot.seen)) <= CARRIER_RETRY;
+            if !again {
+                *slot.seen = to_tenths(now);
+            }
+            *slot.kind = Kind::Attempt;
             again
         })
     }
@@ -116,13 +142,13 @@ impl RecentCalls {
 
     /// Notes that a call has claimed a verification.
     pub fn note_claim(&self, call: CallKey, now: BootTime) {
-        self.with_slot(call.0, &[Kind::Call, Kind::ClaimedCall], now, |slot, _| slot.kind = Kind::ClaimedCall);
+        self.with_slot(call.0, &[Kind::Call, Kind::ClaimedCall], now, |slot, _| *slot.kind = Kind::ClaimedCall);
     }
 
     /// Notes a transaction that is being answered; whether it was there before.
     pub fn note_transaction(&self, transaction: u64, now: BootTime) -> bool {
         self.with_slot(transaction, &[Kind::Transaction], now, |slot, found| {
-            slot.kind = Kind::Transaction;
+            *slot.kind = Kind::Transaction;
             found
         })
     }
@@ -130,7 +156,7 @@ impl RecentCalls {
     /// Whether a transaction has been answered.
     #[must_use]
     pub fn has_transaction(&self, transaction: u64) -> bool {
-        self.set(transaction).lock().iter().any(|slot| slot.key == transaction && slot.kind == Kind::Transaction)
+        self.set(transaction).0.lock().find(transaction, &[Kind::Transaction]).is_some()
     }
 
     /// Forgets a call that was not answered for good, so that it is judged anew.
@@ -139,10 +165,9 @@ impl RecentCalls {
     }
 
     fn forget(&self, key: u64, kind: Kind) {
-        for slot in self.set(key).lock().iter_mut() {
-            if slot.key == key && slot.kind == kind {
-                *slot = Slot::default();
-            }
+        let mut set = self.set(key).0.lock();
+        if let Some(place) = set.find(key, &[kind]) {
+            set.kinds[place] = Kind::Empty;
         }
     }
 
@@ -153,26 +178,47 @@ impl RecentCalls {
         Some(self.last_age.load(Ordering::Relaxed)).filter(|age| *age != u64::MAX)
     }
 
-    fn set(&self, key: u64) -> &Mutex<[Slot; SET]> {
+    fn set(&self, key: u64) -> &Set {
         #[expect(clippy::cast_possible_truncation, reason = "the low bits of a hash choose the set")]
         let index = key as usize & (self.sets.len() - 1);
         &self.sets[index]
     }
 
     /// Finds the slot of `key`, or clears an empty or the oldest one for it.
-    fn with_slot<T>(&self, key: u64, kinds: &[Kind], now: BootTime, change: impl FnOnce(&mut Slot, bool) -> T) -> T {
+    fn with_slot<T>(&self, key: u64, kinds: &[Kind], now: BootTime, change: impl FnOnce(Slot<'_>, bool) -> T) -> T {
         let now = to_tenths(now);
-        let mut set = self.set(key).lock();
-        let found = set.iter().position(|slot| slot.key == key && kinds.contains(&slot.kind));
-        let index = found.unwrap_or_else(|| oldest(&set));
-        let slot = &mut set[index];
+        let mut set = self.set(key).0.lock();
+        let set = &mut *set;
+        let found = set.find(key, kinds);
+        let place = found.unwrap_or_else(|| set.oldest());
         if found.is_none() {
-            if slot.kind != Kind::Empty {
-                self.last_age.store(u64::from(now.saturating_sub(slot.seen) / 10), Ordering::Relaxed);
+            if set.kinds[place] != Kind::Empty {
+                let age = u64::from(now.saturating_sub(set.seen[place]) / 10);
+                // All workers share it, and most write what it is already.
+                if self.last_age.load(Ordering::Relaxed) != age {
+                    self.last_age.store(age, Ordering::Relaxed);
+                }
             }
-            *slot = Slot { key, seen: now, kind: Kind::Empty };
+            (set.keys[place], set.seen[place], set.kinds[place]) = (key, now, Kind::Empty);
         }
-        change(slot, found.is_some())
+        change(Slot { seen: &mut set.seen[place], kind: &mut set.kinds[place] }, found.is_some())
+    }
+}
+
+/// What may change in a slot.
+struct Slot<'s> {
+    seen: &'s mut u32,
+    kind: &'s mut Kind,
+}
+
+impl Slots {
+    fn find(&self, key: u64, kinds: &[Kind]) -> Option<usize> {
+        (0..SET).find(|&place| self.keys[place] == key && kinds.contains(&self.kinds[place]))
+    }
+
+    fn oldest(&self) -> usize {
+        let age = |place: usize| if self.kinds[place] == Kind::Empty { None } else { Some(self.seen[place]) };
+        (0..SET).min_by_key(|&place| age(place)).unwrap_or(0)
     }
 }
 
@@ -186,11 +232,6 @@ fn tenths(seen: u32) -> BootTime {
 
 fn sets(calls: usize) -> usize {
     (calls * SLOTS_PER_CALL / SET).max(1).next_power_of_two()
-}
-
-fn oldest(set: &[Slot; SET]) -> usize {
-    let age = |slot: &Slot| if slot.kind == Kind::Empty { None } else { Some(slot.seen) };
-    (0..SET).min_by_key(|&index| age(&set[index])).unwrap_or(0)
 }
 
 #[cfg(test)]

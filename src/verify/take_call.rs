@@ -64,6 +64,11 @@ impl Verify {
     pub fn take_call(&self, event: &CallEvent, notify: impl FnOnce() -> Notify, hold: impl FnOnce() -> Held) -> Judged {
         let core = &self.core;
         let now = (core.clock.boot)();
+        let pair = event.caller.zip(event.dialled).map(|(caller, dialled)| core.pair(caller, dialled));
+        let attempt = pair.filter(|_| event.only.is_none()).map(|pair| Attempt::new(pair, event));
+        if let Some(attempt) = attempt {
+            core.recent.prefetch_attempt(attempt);
+        }
         let seen = core.recent.note_call(event.key, now);
         if seen == Seen::Claimed {
             // One call claims once, whatever became of its pair since.
@@ -71,13 +76,12 @@ impl Verify {
         }
         let current = core.current.load();
         // A carrier's next try at the same call has a Call-ID of its own. Who places test calls places each on purpose.
-        let pair = (seen == Seen::New && event.only.is_none()).then(|| event.caller.zip(event.dialled)).flatten();
-        let pair = pair.map(|(caller, dialled)| Attempt::new(core.pair(caller, dialled), event));
-        let is_retry = pair.is_some_and(|pair| core.recent.note_attempt(pair, now));
+        let attempt = attempt.filter(|_| seen == Seen::New);
+        let is_retry = attempt.is_some_and(|attempt| core.recent.note_attempt(attempt, now));
         let retry = is_retry.then(|| CallEvent { reasons: event.reasons.with(Reason::CarrierRetry), ..event.clone() });
         // It is judged as every call is; what is not told of it again are the hints.
         let (event, told) = retry.as_ref().map_or((event, seen), |retry| (retry, Seen::Before));
-        let mut judged = core.judge(&current, event, told, now, notify, hold);
+        let mut judged = core.judge(&current, (event, pair), told, now, notify, hold);
         if is_retry && judged.taken == Taken::Refuse {
             judged.outcome = CallOutcome::CarrierRetry;
         }
@@ -92,8 +96,8 @@ impl Verify {
         }
         if judged.taken == Taken::Unavailable && seen == Seen::New {
             core.recent.forget_call(event.key);
-            if let Some(pair) = pair {
-                core.recent.forget_attempt(pair);
+            if let Some(attempt) = attempt {
+                core.recent.forget_attempt(attempt);
             }
         }
         if seen == Seen::New || judged.outcome == CallOutcome::Matched {
@@ -107,7 +111,7 @@ impl Core {
     fn judge(
         self: &Arc<Self>,
         current: &InForce,
-        event: &CallEvent,
+        (event, pair): (&CallEvent, Option<PairKey>),
         seen: Seen,
         now: BootTime,
         notify: impl FnOnce() -> Notify,
@@ -117,7 +121,7 @@ impl Core {
         let Some(dialled) = event.dialled.filter(|dialled| current.is_own(*dialled, || now)) else {
             return refused(CallOutcome::UnknownNumber);
         };
-        let Some(caller) = event.caller else {
+        let Some(key) = pair else {
             if event.reasons.contains(Reason::OwnNumber) && seen == Seen::New {
                 self.note_own_number(current, event, dialled, now);
             }
@@ -127,7 +131,6 @@ impl Core {
                 None => refused,
             };
         };
-        let key = self.pair(caller, dialled);
         // A test call may come for every number of its application.
         let by_trunk = current.served(dialled, event.trunk, now).map(|newest| newest.0);
         let Some(newest) = by_trunk.or(event.only.map(|_| u32::MAX)) else {
