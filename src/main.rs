@@ -10,7 +10,9 @@ use ringproof::config::{self, ConfigErrors, Configuration, DnoFormat};
 use ringproof::doctor::{self, Clocks};
 use ringproof::e164::E164;
 use ringproof::engine::{Signals, clock, examined, explain, serve};
+use ringproof::load::arguments::Load;
 use ringproof::load::target::Target;
+use ringproof::load::verify::Clocks as LoadClocks;
 use ringproof::sip::flow::Transport;
 use ringproof::telemetry::log;
 use secrecy::ExposeSecret;
@@ -38,6 +40,8 @@ enum Command {
     Doctor(Doctor),
     /// Place one SIP call as a caller's network would and print its messages.
     Call(Call),
+    /// Place many calls and measure: rates, codes, losses, latencies.
+    Load(Box<Load>),
     /// Tell what would become of a SIP message on disk: its answer, and step by step how a call is judged. Sends nothing.
     Explain(Explain),
     /// The numbers that people call.
@@ -137,6 +141,12 @@ fn main() -> ExitCode {
         }),
         Command::Doctor(doctor) => with_configuration(&doctor.file, |configuration| doctor.examine(&configuration)),
         Command::Call(call) => call.place(),
+        Command::Load(load) => match load.run(LoadClocks { instant: clock::instant, utc: clock::utc }) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(error) if error.is_misuse() => misused(&error.to_string()),
+            Err(error) => failed(&error.to_string()),
+        },
         Command::Explain(explain) => with_configuration(&explain.file, |configuration| explain.tell(&configuration)),
         Command::Numbers { command: NumbersCommand::Dno { file, live, format } } => {
             with_configuration(&file, |configuration| {

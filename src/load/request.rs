@@ -181,7 +181,7 @@ fn line(text: &mut String, name: &str, value: &str) {
 }
 
 /// A From value with a tag: the user's own where there is one (RFC 3261 20.20).
-fn with_tag(from: &str, tag: &str) -> String {
+pub(super) fn with_tag(from: &str, tag: &str) -> String {
     // Parameters of the header stand behind the brackets, which a quoted display name may hold too, but not last.
     let parameters = match from.rsplit_once('>') {
         Some((_, parameters)) => parameters,
@@ -193,7 +193,7 @@ fn with_tag(from: &str, tag: &str) -> String {
 }
 
 /// An address as `host` in a URI or Via: IPv6 in brackets, no zone (RFC 3261 25.1).
-struct Host(IpAddr);
+pub(super) struct Host(pub(super) IpAddr);
 
 impl std::fmt::Display for Host {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -1,0 +1,438 @@
+//! The verifications in flight, and what has become of the others. No sockets and no clock: times are since the start.
+//!
+//! Invariant: a verification that begins ends once: as it should, with its final response and its webhook, or lost,
+//! with a code that tells what it lacked. What is kept has a limit.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use super::body::Id;
+use crate::e164::E164;
+use crate::load::flood::slab::Key;
+use crate::load::pace::Due;
+use crate::load::progress::Counts;
+use crate::load::tally::Tally;
+
+/// Latencies of this part, in the order of their places in the tally.
+const LATENCIES: [&str; 4] = ["create", "INVITE to final", "INVITE to webhook", "whole verification"];
+const CREATE: usize = 0;
+const FINAL: usize = 1;
+const WEBHOOK: usize = 2;
+const WHOLE: usize = 3;
+
+/// Ended verifications whose ids are remembered, to tell a duplicate webhook from a stranger's.
+const REMEMBERED: usize = 1 << 16;
+
+/// A verification in flight.
+#[derive(Debug)]
+struct Verification {
+    number: u64,
+    /// When it was to begin.
+    begun: Duration,
+    call: Option<Call>,
+}
+
+/// Its call, once it is created.
+#[derive(Debug)]
+struct Call {
+    id: Id,
+    dialled: E164,
+    sent: Option<Duration>,
+    response: Response,
+    has_webhook: bool,
+}
+
+/// What the carrier has heard of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Response {
+    Nothing,
+    Provisional,
+    Final,
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    verification: Option<Verification>,
+}
+
+/// What an id stands for.
+#[derive(Debug, Clone, Copy)]
+enum Known {
+    Open(Key),
+    Ended,
+}
+
+/// A call as its messages need it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Pair {
+    /// Number of the verification in the load.
+    pub(super) number: u64,
+    /// What is called.
+    pub(super) dialled: E164,
+}
+
+/// All verifications of a load.
+#[derive(Debug)]
+pub(super) struct Board {
+    slots: Vec<Slot>,
+    free: Vec<u16>,
+    first_generation: u32,
+    ids: HashMap<Id, Known>,
+    ended: VecDeque<Id>,
+    /// When each is given up, in the order of their beginnings.
+    deadlines: VecDeque<(Duration, Key)>,
+    timeout: Duration,
+    tally: Tally,
+    last: Duration,
+}
+
+impl Board {
+    /// None yet. `first_generation` makes the keys of this run its own.
+    pub(super) fn new(timeout: Duration, first_generation: u32) -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            first_generation,
+            ids: HashMap::new(),
+            ended: VecDeque::new(),
+            deadlines: VecDeque::new(),
+            timeout,
+            tally: Tally::new(&LATENCIES),
+            last: Duration::ZERO,
+        }
+    }
+
+    /// How many are in flight.
+    pub(super) fn open(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// How many have begun, ended and been lost so far.
+    pub(super) fn counts(&self) -> Counts {
+        Counts { begun: self.tally.begun, ended: self.tally.ended, lost: self.tally.lost }
+    }
+
+    /// One begins; `None` when there is no room, and then it is lost at once.
+    pub(super) fn begin(&mut self, due: Due, now: Duration) -> Option<Key> {
+        self.tally.begin(now);
+        self.last = now;
+        let Some(place) = self.place() else {
+            self.lose("no room", now);
+            return None;
+        };
+        let slot = &mut self.slots[usize::from(place)];
+        slot.verification = Some(Verification { number: due.call, begun: due.at, call: None });
+        let key = Key { place, generation: slot.generation };
+        self.deadlines.push_back((due.at + self.timeout, key));
+        Some(key)
+    }
+
+    /// It has an id, and a number to call. Gives whether it is still waited for.
+    pub(super) fn created(&mut self, key: Key, (id, dialled): (Id, E164), sent: Duration, now: Duration) -> bool {
+        let Some(verification) = self.get(key) else { return false };
+        verification.call = Some(Call { id, dialled, sent: None, response: Response::Nothing, has_webhook: false });
+        self.ids.insert(id, Known::Open(key));
+        self.tally.measure(CREATE, now.saturating_sub(sent));
+        true
+    }
+
+    /// It could not be created: lost, with this code.
+    pub(super) fn fail(&mut self, key: Key, code: &str, now: Duration) {
+        if self.remove(key).is_some() {
+            self.lose(code, now);
+        }
+    }
+
+    /// Its call, to send the INVITE for the first time at `now`.
+    pub(super) fn invite(&mut self, key: Key, now: Duration) -> Option<Pair> {
+        let verification = self.get(key)?;
+        let number = verification.number;
+        let call = verification.call.as_mut()?;
+        call.sent.get_or_insert(now);
+        Some(Pair { number, dialled: call.dialled })
+    }
+
+    /// Whether its call has had no response yet.
+    pub(super) fn is_unanswered(&mut self, key: Key) -> bool {
+        let call = self.get(key).and_then(|verification| verification.call.as_ref());
+        call.is_some_and(|call| call.response == Response::Nothing)
+    }
+
+    /// Its call, to send the INVITE again.
+    pub(super) fn again(&mut self, key: Key) -> Option<Pair> {
+        let verification = self.get(key)?;
+        let pair = Pair { number: verification.number, dialled: verification.call.as_ref()?.dialled };
+        self.tally.retransmissions += 1;
+        Some(pair)
+    }
+
+    /// A response came; a final one is to be acknowledged where the call is given. One that comes again is too
+    /// (RFC 3261 17.1.1.2).
+    pub(super) fn response(&mut self, key: Key, code: u16, now: Duration) -> Option<Pair> {
+        let found = self.get(key).and_then(|verification| {
+            let (number, call) = (verification.number, verification.call.as_mut()?);
+            Some((Pair { number, dialled: call.dialled }, call))
+        });
+        let Some((pair, call)) = found else {
+            self.tally.stray += 1;
+            return None;
+        };
+        let before = call.response;
+        if code < 200 {
+            if before == Response::Nothing {
+                call.response = Response::Provisional;
+            }
+            return None;
+        }
+        if before == Response::Final {
+            self.tally.stray += 1;
+            return Some(pair);
+        }
+        call.response = Response::Final;
+        let (sent, is_whole) = (call.sent.unwrap_or(now), call.has_webhook);
+        self.tally.count(&format!("final {code}"));
+        self.tally.measure(FINAL, now.saturating_sub(sent));
+        if is_whole {
+            self.end(key, now);
+        }
+        Some(pair)
+    }
+
+    /// A genuine webhook says that this verification is verified. It may come before the final response.
+    pub(super) fn webhook(&mut self, id: &Id, now: Duration) {
+        let key = match self.ids.get(id) {
+            Some(Known::Open(key)) => *key,
+            Some(Known::Ended) => return self.tally.count("duplicate webhook"),
+            None => {
+                self.tally.stray += 1;
+                return;
+            }
+        };
+        let Some(call) = self.get(key).and_then(|verification| verification.call.as_mut()) else { return };
+        if call.has_webhook {
+            return self.tally.count("duplicate webhook");
+        }
+        call.has_webhook = true;
+        let (sent, is_whole) = (call.sent.unwrap_or(now), call.response == Response::Final);
+        self.tally.measure(WEBHOOK, now.saturating_sub(sent));
+        if is_whole {
+            self.end(key, now);
+        }
+    }
+
+    /// Counts what ends no verification, as `bad signature`.
+    pub(super) fn count(&mut self, code: &str) {
+        self.tally.count(code);
+    }
+
+    /// Gives up what has taken longer than the timeout.
+    pub(super) fn expire(&mut self, now: Duration) {
+        while let Some(&(deadline, key)) = self.deadlines.front() {
+            if self.get(key).is_some() {
+                if deadline > now {
+                    return;
+                }
+                if let Some(verification) = self.remove(key) {
+                    self.lose(lacking(&verification), now);
+                }
+            }
+            self.deadlines.pop_front();
+        }
+    }
+
+    /// Gives up all that is in flight, since the load was interrupted: they are not lost.
+    pub(super) fn interrupt(&mut self) {
+        let keys: Vec<Key> = self.deadlines.drain(..).map(|(_, key)| key).collect();
+        for key in keys {
+            if self.remove(key).is_some() {
+                self.tally.count("interrupted");
+            }
+        }
+    }
+
+    /// All that was counted, and when the last one began or ended.
+    pub(super) fn take(&mut self) -> (Tally, Duration) {
+        (std::mem::replace(&mut self.tally, Tally::new(&LATENCIES)), self.last)
+    }
+
+    fn end(&mut self, key: Key, now: Duration) {
+        let Some(verification) = self.remove(key) else { return };
+        self.tally.measure(WHOLE, now.saturating_sub(verification.begun));
+        self.tally.end(now);
+        self.last = now;
+        if let Some(call) = verification.call {
+            self.ids.insert(call.id, Known::Ended);
+            self.ended.push_back(call.id);
+        }
+        if self.ended.len() > REMEMBERED
+            && let Some(oldest) = self.ended.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+    }
+
+    fn lose(&mut self, code: &str, now: Duration) {
+        self.tally.count(code);
+        self.tally.lose(now);
+        self.last = now;
+    }
+
+    fn place(&mut self) -> Option<u16> {
+        if let Some(place) = self.free.pop() {
+            return Some(place);
+        }
+        let place = u16::try_from(self.slots.len()).ok()?;
+        self.slots.push(Slot { generation: self.first_generation, verification: None });
+        Some(place)
+    }
+
+    fn get(&mut self, key: Key) -> Option<&mut Verification> {
+        let slot = self.slots.get_mut(usize::from(key.place)).filter(|slot| slot.generation == key.generation)?;
+        slot.verification.as_mut()
+    }
+
+    fn remove(&mut self, key: Key) -> Option<Verification> {
+        let slot = self.slots.get_mut(usize::from(key.place)).filter(|slot| slot.generation == key.generation)?;
+        let verification = slot.verification.take()?;
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(key.place);
+        if let Some(call) = &verification.call {
+            self.ids.remove(&call.id);
+        }
+        Some(verification)
+    }
+}
+
+/// What a verification that is given up did not get.
+fn lacking(verification: &Verification) -> &'static str {
+    match &verification.call {
+        None => "create timeout",
+        Some(call) if call.response != Response::Final => "no final",
+        Some(_) => "no webhook",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn a_verification_ends_with_final_response_and_webhook_in_either_order() {
+        let mut board = Board::new(TIMEOUT, u32::MAX);
+        for (number, webhook_first) in [(0, false), (1, true)] {
+            let (key, id) = called(&mut board, number, milliseconds(100 * number));
+            if webhook_first {
+                board.webhook(&id, milliseconds(300));
+            }
+            assert_eq!(board.response(key, 100, milliseconds(310)), None);
+            let pair = board.response(key, 486, milliseconds(320));
+            assert_eq!(pair, Some(Pair { number, dialled: dialled() }));
+            if !webhook_first {
+                assert_eq!(board.open(), 1);
+                board.webhook(&id, milliseconds(330));
+            }
+            assert_eq!(board.open(), 0);
+            board.webhook(&id, milliseconds(340));
+        }
+        board.expire(Duration::MAX);
+        let (tally, last) = board.take();
+        assert_eq!((tally.begun, tally.ended, tally.lost, tally.stray), (2, 2, 0, 0));
+        assert_eq!(tally.codes.get("final 486"), Some(&2));
+        assert_eq!(tally.codes.get("duplicate webhook"), Some(&2));
+        assert!(tally.latencies.iter().all(|latency| latency.histogram.len() == 2), "{tally:?}");
+        let whole = &tally.latencies[WHOLE].histogram;
+        assert!((219_500_000..220_500_000).contains(&whole.min()), "from the moment it was to begin");
+        assert_eq!(last, milliseconds(320));
+    }
+
+    #[test]
+    fn what_a_lost_one_lacked_is_told() {
+        let mut board = Board::new(TIMEOUT, 0);
+        let uncreated = board.begin(due(0, Duration::ZERO), Duration::ZERO).unwrap();
+        let (unanswered, _) = called(&mut board, 1, Duration::ZERO);
+        let (untold, id) = called(&mut board, 2, Duration::ZERO);
+        board.response(untold, 486, milliseconds(5));
+        let refused = board.begin(due(3, Duration::ZERO), Duration::ZERO).unwrap();
+        board.fail(refused, "create 429", milliseconds(5));
+        board.fail(refused, "create 429", milliseconds(6));
+
+        board.expire(TIMEOUT.saturating_sub(milliseconds(1)));
+        assert_eq!(board.open(), 3);
+        board.expire(TIMEOUT);
+        assert_eq!(board.open(), 0);
+        assert!(!board.created(uncreated, (id, dialled()), Duration::ZERO, TIMEOUT), "too late");
+        assert_eq!(board.response(unanswered, 486, TIMEOUT), None);
+        board.webhook(&id, TIMEOUT);
+        let (tally, _) = board.take();
+        let codes: Vec<(&str, u64)> = tally.codes.iter().map(|(code, count)| (code.as_str(), *count)).collect();
+        let lost = [("create 429", 1), ("create timeout", 1), ("final 486", 1), ("no final", 1), ("no webhook", 1)];
+        assert_eq!(codes, lost);
+        assert_eq!((tally.lost, tally.ended, tally.stray), (4, 0, 2));
+    }
+
+    #[test]
+    fn an_invite_is_sent_again_until_something_is_heard() {
+        let mut board = Board::new(TIMEOUT, 0);
+        let (key, _) = called(&mut board, 0, Duration::ZERO);
+        assert!(board.is_unanswered(key));
+        assert_eq!(board.again(key), Some(Pair { number: 0, dialled: dialled() }));
+        board.response(key, 180, milliseconds(700));
+        assert!(!board.is_unanswered(key));
+        assert!(board.response(key, 486, milliseconds(800)).is_some());
+        assert!(board.response(key, 486, milliseconds(900)).is_some(), "a final response again is acknowledged again");
+        let (tally, _) = board.take();
+        assert_eq!((tally.retransmissions, tally.stray, tally.codes["final 486"]), (1, 1, 1));
+    }
+
+    #[test]
+    fn a_full_board_loses_what_begins_and_an_interrupted_one_nothing() {
+        let mut board = Board::new(TIMEOUT, 0);
+        let taken = (0..).map_while(|number| board.begin(due(number, Duration::ZERO), Duration::ZERO)).count();
+        assert_eq!(taken, 1 << 16);
+        board.interrupt();
+        assert_eq!(board.open(), 0);
+        assert!(board.begin(due(0, Duration::ZERO), Duration::ZERO).is_some());
+        let (tally, _) = board.take();
+        assert_eq!((tally.lost, tally.codes["no room"], tally.codes["interrupted"]), (1, 1, 1 << 16));
+    }
+
+    #[test]
+    fn only_so_many_ended_ones_are_remembered() {
+        let mut board = Board::new(TIMEOUT, 0);
+        let mut first = None;
+        for number in 0..=REMEMBERED as u64 {
+            let (key, id) = called(&mut board, number, Duration::ZERO);
+            first.get_or_insert(id);
+            board.response(key, 486, Duration::ZERO);
+            board.webhook(&id, Duration::ZERO);
+        }
+        assert_eq!(board.ids.len(), REMEMBERED);
+        board.webhook(&first.unwrap(), Duration::ZERO);
+        let (tally, _) = board.take();
+        assert_eq!((tally.stray, tally.codes.get("duplicate webhook")), (1, None));
+    }
+
+    /// Begins one, creates it and sends its INVITE, all at once.
+    fn called(board: &mut Board, number: u64, at: Duration) -> (Key, Id) {
+        let id = Id::new(&format!("ver_{number:026}")).unwrap();
+        let key = board.begin(due(number, at), at).unwrap();
+        assert!(board.created(key, (id, dialled()), at, at));
+        assert_eq!(board.invite(key, at), Some(Pair { number, dialled: dialled() }));
+        (key, id)
+    }
+
+    fn due(call: u64, at: Duration) -> Due {
+        Due { call, at }
+    }
+
+    fn dialled() -> E164 {
+        "+966115000050".parse().unwrap()
+    }
+
+    fn milliseconds(count: u64) -> Duration {
+        Duration::from_millis(count)
+    }
+}
