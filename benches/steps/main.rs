@@ -8,13 +8,22 @@
 use criterion::Criterion;
 
 mod refusal;
+mod state;
 
 /// Makes a step ready to be run as often as one likes.
 type Prepare = fn() -> Box<dyn FnMut()>;
 
 /// Every step's name and what prepares it.
-const STEPS: [(&str, Prepare); 3] =
-    [("scan", refusal::scan), ("identity", refusal::identity), ("refuse", refusal::refuse)];
+const STEPS: [(&str, Prepare); 8] = [
+    ("scan", refusal::scan),
+    ("identity", refusal::identity),
+    ("refuse", refusal::refuse),
+    ("match_miss", state::match_miss),
+    ("match_hit", state::match_hit),
+    ("claim", state::claim),
+    ("render", state::render),
+    ("sign", state::signature),
+];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
