@@ -178,11 +178,11 @@ impl Common {
         Bounds { duration: self.duration.unwrap_or(default), calls: self.calls }
     }
 
-    /// What was asked for, for a report.
+    /// What was asked for, for a report, with the pace that is in force.
     #[must_use]
-    pub fn settings(&self) -> Vec<(String, String)> {
+    pub fn settings(&self, pace: Pace) -> Vec<(String, String)> {
         let seconds = |time: Duration| format!("{} s", time.as_secs_f64());
-        let mut settings = match self.pace() {
+        let mut settings = match pace {
             Pace::Open { rate, .. } => vec![("rate".to_owned(), format!("{rate}/s"))],
             Pace::Closed { window } => vec![("window".to_owned(), window.to_string())],
         };
@@ -224,8 +224,9 @@ impl Common {
 impl SipLoad {
     fn run(self, clocks: Clocks) -> Result<bool, LoadError> {
         let settings = self.settings()?;
+        let shown = self.shown(settings.pace);
         let Outcome { tally, elapsed, socket_drops, unsent } = flood::run(settings, clocks.instant)?;
-        self.common.tell(&Run { title: "ringproof load sip", settings: self.shown(), elapsed, tally: &tally })?;
+        self.common.tell(&Run { title: "ringproof load sip", settings: shown, elapsed, tally: &tally })?;
         if socket_drops > 0 {
             eprintln!(
                 "{socket_drops} answers came and were lost by this machine, for want of buffer: \
@@ -265,15 +266,15 @@ impl SipLoad {
         Ok(flood::Settings { via, plot, pace, bounds, timeout, threads, connections })
     }
 
-    /// What was asked for, for a report.
-    fn shown(&self) -> Vec<(String, String)> {
+    /// What was asked for, for a report, with the pace that is in force.
+    fn shown(&self, pace: Pace) -> Vec<(String, String)> {
         let list = |ranges: &[Range]| ranges.iter().map(Range::to_string).collect::<Vec<_>>().join(", ");
         let mut shown = vec![
             ("via".to_owned(), self.via.to_string()),
             ("to".to_owned(), list(&self.to)),
             ("from".to_owned(), list(&self.from)),
         ];
-        shown.extend(self.common.settings());
+        shown.extend(self.common.settings(pace));
         shown.push(("threads".to_owned(), self.threads.to_string()));
         if self.via.transport != Transport::Udp {
             shown.push(("connections".to_owned(), self.connections.to_string()));
@@ -348,7 +349,7 @@ mod tests {
         assert_eq!(settings.bounds, Bounds { duration: Duration::from_secs(10), calls: None });
         assert_eq!((settings.timeout, settings.threads), (Duration::from_secs(5), 1));
         assert_eq!((settings.plot.from.total(), settings.plot.to.total()), (1_000, 101));
-        assert!(sip.shown().contains(&("to".to_owned(), "+966115000000/100, +442079460200".to_owned())));
+        assert!(sip.shown(settings.pace).contains(&("to".to_owned(), "+966115000000/100, +442079460200".to_owned())));
     }
 
     #[test]
@@ -356,7 +357,8 @@ mod tests {
         let sip = sip(&["--rate", "2500.5", "--ramp", "3", "--calls", "9"]).unwrap();
         assert_eq!(sip.common.pace(), Pace::Open { rate: 2_500.5, ramp: Duration::from_secs(3) });
         assert_eq!(sip.common.bounds(), Bounds { duration: LONGEST, calls: Some(9) });
-        let shown: Vec<String> = sip.common.settings().into_iter().map(|(name, value)| name + "=" + &value).collect();
+        let shown = sip.common.settings(sip.common.pace());
+        let shown: Vec<String> = shown.into_iter().map(|(name, value)| name + "=" + &value).collect();
         assert_eq!(shown, ["rate=2500.5/s", "ramp=3 s", "calls=9"]);
     }
 
@@ -366,7 +368,10 @@ mod tests {
         assert!(error.is_misuse());
         assert_eq!(error.to_string(), "--window 3 gives no call to some of 4 threads; make it 4 at least");
         let many = ["--via", "tcp:127.0.0.1:5060", "--connections", "100", "--threads", "4"];
-        assert_eq!(sip(&many).unwrap().settings().unwrap().pace, Pace::Closed { window: 100 });
+        let sip = sip(&many).unwrap();
+        let pace = sip.settings().unwrap().pace;
+        assert_eq!(pace, Pace::Closed { window: 100 });
+        assert!(sip.shown(pace).contains(&("window".to_owned(), "100".to_owned())), "the report has the one in force");
     }
 
     #[test]

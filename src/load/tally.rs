@@ -78,6 +78,13 @@ impl Tally {
         self.second(at).begun += 1;
     }
 
+    /// What [`Tally::begin`] counted at this moment did not begin after all.
+    pub fn withdraw(&mut self, at: Duration) {
+        self.begun = self.begun.saturating_sub(1);
+        let second = self.second(at);
+        second.begun = second.begun.saturating_sub(1);
+    }
+
     /// A call ended as it should.
     pub fn end(&mut self, at: Duration) {
         self.ended += 1;

@@ -97,6 +97,12 @@ pub enum FloodError {
         /// The system's error.
         source: io::Error,
     },
+    /// The system gives no further file descriptor.
+    #[error("no file descriptor is left for the load: {source}; raise 'ulimit -n', or take fewer --connections")]
+    Descriptors {
+        /// The system's error.
+        source: io::Error,
+    },
     /// The INVITE with all its header fields does not fit a datagram.
     #[error("an INVITE has {length} bytes with these header fields; at most {MAX_INVITE} go over UDP")]
     TooLong {
@@ -108,7 +114,13 @@ pub enum FloodError {
     Socket(#[from] TransportError),
     /// No thread, no event loop, no signal, or a socket that fails by itself.
     #[error("the system fails the load: {0}")]
-    System(#[from] io::Error),
+    System(#[source] io::Error),
+}
+
+impl From<io::Error> for FloodError {
+    fn from(source: io::Error) -> Self {
+        if lacks_descriptors(&source) { Self::Descriptors { source } } else { Self::System(source) }
+    }
 }
 
 /// Longest INVITE over UDP, with room for the longest identifiers.
@@ -218,7 +230,10 @@ impl Ways {
         for (place, thread) in (0..connections).zip((0..count).cycle()) {
             let stream = TcpStream::connect_timeout(&via.address, CONNECT)
                 .and_then(|stream| stream.set_nonblocking(true).map(|()| stream))
-                .map_err(|source| FloodError::Connect { via, source })?;
+                .map_err(|source| match source {
+                    source if lacks_descriptors(&source) => FloodError::Descriptors { source },
+                    source => FloodError::Connect { via, source },
+                })?;
             threads[thread].push((place as u64, stream));
         }
         Ok(Self::Tcp(threads))
@@ -268,7 +283,7 @@ fn spawn(
     let (shared, running) = (shared.clone(), running.clone());
     thread::Builder::new().name("load".to_owned()).spawn(move || {
         let runtime = Builder::new_current_thread().enable_all().build();
-        let parts = runtime.map_err(FloodError::System).and_then(|runtime| work(runtime, shared.clone()));
+        let parts = runtime.map_err(FloodError::from).and_then(|runtime| work(runtime, shared.clone()));
         if parts.is_err() {
             // The others need not go on: there will be no report.
             shared.stop();
@@ -276,6 +291,11 @@ fn spawn(
         drop(running);
         parts
     })
+}
+
+/// Whether the process or the machine has no file descriptor left: nobody else is to blame.
+pub(super) fn lacks_descriptors(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|code| [libc::EMFILE, libc::ENFILE].contains(&code))
 }
 
 /// The address, without port, that packets to `via` leave from.

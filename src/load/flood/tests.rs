@@ -104,6 +104,14 @@ fn a_peer_that_takes_no_connection_is_told_at_once() {
 }
 
 #[test]
+fn a_lack_of_descriptors_is_not_blamed_on_others() {
+    let error = FloodError::from(io::Error::from_raw_os_error(libc::EMFILE));
+    assert!(matches!(error, FloodError::Descriptors { .. }) && error.to_string().contains("ulimit -n"), "{error}");
+    let error = FloodError::from(io::Error::from_raw_os_error(libc::ECONNREFUSED));
+    assert!(matches!(error, FloodError::System(_)), "{error}");
+}
+
+#[test]
 fn an_invite_that_fits_no_datagram_is_told() {
     let via = Target { transport: Transport::Udp, address: "127.0.0.1:5060".parse().unwrap() };
     let mut settings = settings(via, None);

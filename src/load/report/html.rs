@@ -30,9 +30,9 @@ pub(super) fn render(run: &Run<'_>) -> String {
     section(&mut page, "Latencies", &latencies(run));
     let mut drawn = String::new();
     for (latency, number) in run.tally.latencies.iter().zip(0u32..) {
-        drawn.extend(pictures::spread(latency, &format!("h{number}")));
+        titled(&mut drawn, &latency.name, pictures::spread(latency, &format!("h{number}")));
     }
-    drawn.extend(pictures::percentiles(&run.tally.latencies, "p"));
+    titled(&mut drawn, "By percentile", pictures::percentiles(&run.tally.latencies, "p"));
     section(&mut page, "How latencies are spread", &drawn);
     let rates = pictures::rates(&steps, "r").unwrap_or_default();
     let rates = if rates.is_empty() { rates } else { rates + &seconds(&steps) };
@@ -45,6 +45,13 @@ pub(super) fn render(run: &Run<'_>) -> String {
 fn section(page: &mut String, heading: &str, content: &str) {
     if !content.is_empty() {
         let _ = write!(page, "<section>\n<h2>{}</h2>\n{content}</section>\n", Text(heading));
+    }
+}
+
+/// A picture with its title above; nothing where there is none. What the picture itself says of its title is not seen.
+fn titled(content: &mut String, title: &str, picture: Option<String>) {
+    if let Some(picture) = picture {
+        let _ = write!(content, "<h3>{}</h3>\n{picture}", Text(title));
     }
 }
 
@@ -130,11 +137,14 @@ mod tests {
             "<th scope=\"row\">code: no final</th><td>1</td>",
             "<th scope=\"col\">p99.9</th>",
             "<th scope=\"row\">never</th><td>0</td><td>-</td>",
+            "<h3>INVITE to final</h3>\n<svg",
+            "<h3>By percentile</h3>\n<svg",
         ] {
             assert!(page.contains(piece), "{piece} is not in {page}");
         }
         assert_eq!(page.matches("<svg").count(), 3, "one latency, the curve and the rates");
-        for name in ["html", "body", "section", "table", "svg", "details", "style"] {
+        assert!(!page.contains("<h3>never</h3>"), "what was not measured has no picture");
+        for name in ["html", "body", "section", "h3", "table", "svg", "details", "style"] {
             assert_eq!(page.matches(&format!("</{name}>")).count(), opened(&page, name), "{name}");
         }
     }

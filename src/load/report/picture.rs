@@ -6,8 +6,8 @@ use std::fmt::{self, Write};
 
 use super::axis::Scale;
 
-/// Size of a picture, in units of its own.
-const WIDTH: f64 = 760.0;
+/// Size of a picture, in units of its own. To the right of the frame is room for half of the last tick's label.
+const WIDTH: f64 = 784.0;
 const HEIGHT: f64 = 320.0;
 /// Left and right end of the frame.
 pub(super) const ACROSS: (f64, f64) = (64.0, 744.0);

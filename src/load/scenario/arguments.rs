@@ -74,7 +74,7 @@ impl ScenarioLoad {
             ("via".to_owned(), self.via.to_string()),
         ];
         shown.extend(self.csv.as_ref().map(|path| ("csv".to_owned(), path.display().to_string())));
-        shown.extend(self.common.settings());
+        shown.extend(self.common.settings(self.common.pace()));
         shown.push(("timeout".to_owned(), format!("{} s", self.timeout.as_secs_f64())));
         let names: Vec<&str> = self.keys.iter().map(|(name, _)| name.as_str()).collect();
         if !names.is_empty() {

@@ -6,6 +6,9 @@ use roxmltree::{Node, TextPos};
 
 use super::fault::{Fault, ScenarioError};
 
+/// What begins a CDATA section.
+const OPEN: &str = "<![CDATA[";
+
 /// Longest time that an attribute may give: what a signed number of 32 bits holds in milliseconds, as in SIPp.
 const MAX_MILLISECONDS: f64 = 2_147_483_647.0;
 
@@ -54,9 +57,12 @@ impl<'a, 'input> Element<'a, 'input> {
         let Some(attribute) = self.node.attributes().find(|attribute| !names.contains(&attribute.name())) else {
             return Ok(());
         };
+        let place = self.place_of(attribute.range().start);
+        if attribute.name() == "test" {
+            return Err(ScenarioError::at(place, Fault::Test));
+        }
         let supported = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
         let (element, name) = (self.name().to_owned(), attribute.name().to_owned());
-        let place = self.place_of(attribute.range().start);
         Err(ScenarioError::at(place, Fault::Attribute { element, name, supported }))
     }
 
@@ -109,13 +115,23 @@ impl<'a, 'input> Element<'a, 'input> {
         number.map(Some).ok_or_else(|| self.wrong(name, text, wanted))
     }
 
-    /// The first CDATA section in the element, and where it begins in the file.
-    pub(super) fn section(self) -> Option<(&'input str, usize)> {
-        const OPEN: &str = "<![CDATA[";
-        let range = self.node.range();
-        let whole = self.node.document().input_text().get(range.clone())?;
-        let start = whole.find(OPEN)? + OPEN.len();
-        let end = start + whole[start..].find("]]>")?;
-        Some((&whole[start..end], range.start + start))
+    /// The CDATA section in the element, and where it begins in the file. Refuses a second one.
+    pub(super) fn section(self) -> Result<Option<(&'input str, usize)>, ScenarioError> {
+        let Some((section, start)) = self.section_behind(self.node.range().start) else { return Ok(None) };
+        match self.section_behind(start + section.len()) {
+            None => Ok(Some((section, start))),
+            Some((_, second)) => Err(ScenarioError::at(self.place_of(second - OPEN.len()), Fault::SecondMessage)),
+        }
+    }
+
+    /// The next CDATA section in the element behind a byte of the file. What stands in a comment is none.
+    fn section_behind(self, byte: usize) -> Option<(&'input str, usize)> {
+        let whole = self.node.document().input_text().get(..self.node.range().end)?;
+        let is_comment =
+            |place: usize| self.node.descendants().any(|node| node.is_comment() && node.range().contains(&place));
+        let mut opens = whole.get(byte..)?.match_indices(OPEN).map(|(place, _)| byte + place);
+        let start = opens.find(|place| !is_comment(*place))? + OPEN.len();
+        let length = whole[start..].find("]]>")?;
+        Some((&whole[start..start + length], start))
     }
 }

@@ -95,6 +95,9 @@ pub enum Fault {
         /// What it is.
         name: String,
     },
+    /// A `<send>` with more than one text.
+    #[error("<send> has a second <![CDATA[ .. ]]>; write the whole message in one")]
+    SecondMessage,
     /// The first message is one that is received.
     #[error(
         "the scenario begins with <recv>, so it is a server's; only scenarios that begin with <send> can be played"
@@ -115,6 +118,9 @@ pub enum Fault {
         /// The most.
         most: usize,
     },
+    /// The label of SIPp for messages that a scenario has not.
+    #[error("the label _unexp.main is not supported: a message that the scenario has not there loses the call")]
+    UnexpectedLabel,
     /// A label that stands nowhere.
     #[error("there is no <label id=\"{}\"/>", Escaped(.name))]
     UnknownLabel {

@@ -19,7 +19,7 @@ const MAX_NODES: u32 = 100_000;
 const MAX_TIMERS: usize = 32;
 
 /// Attributes that every step may have.
-const COMMON: [&str; 7] = ["start_rtd", "rtd", "crlf", "lost", "next", "test", "chance"];
+const COMMON: [&str; 6] = ["start_rtd", "rtd", "crlf", "lost", "next", "chance"];
 const SEND: [&str; 2] = ["retrans", "ontimeout"];
 const RECEIVE: [&str; 7] = ["request", "response", "optional", "timeout", "ontimeout", "auth", "rrs"];
 const PAUSE: [&str; 2] = ["milliseconds", "distribution"];
@@ -28,6 +28,8 @@ const UNIFORM_PAUSE: [&str; 3] = ["distribution", "min", "max"];
 
 const STEPS: &str = "<send>, <recv>, <pause>, <nop>, <label>, <ResponseTimeRepartition> and <CallLengthRepartition>";
 const YES_OR_NO: &str = "true or false";
+/// Label at which SIPp goes on when a message comes that the scenario has not there.
+const UNEXPECTED: &str = "_unexp.main";
 
 /// Reads a scenario.
 ///
@@ -114,7 +116,7 @@ impl<'a> Reading<'a> {
 
     fn send(&mut self, element: Element<'_, '_>) -> Result<Act, ScenarioError> {
         element.has_only(&[&SEND[..], &COMMON].concat())?;
-        let (section, start) = element.section().ok_or_else(|| element.fault(Fault::NoMessage))?;
+        let (section, start) = element.section()?.ok_or_else(|| element.fault(Fault::NoMessage))?;
         let lines = text::lines(section).ok_or_else(|| element.fault(Fault::NoMessage))?;
         let first = lines.lines[0];
         let method = first.text.split_once(' ').map(|(method, _)| method).unwrap_or_default();
@@ -183,6 +185,9 @@ impl<'a> Reading<'a> {
     fn label(&mut self, element: Element<'_, '_>) -> Result<(), ScenarioError> {
         element.has_only(&["id"])?;
         let name = element.needed("label", "id")?;
+        if name == UNEXPECTED {
+            return Err(element.fault(Fault::UnexpectedLabel));
+        }
         match self.labels.insert(name.to_owned(), self.scenario.steps.len()) {
             None => Ok(()),
             Some(_) => Err(element.fault(Fault::DoubleLabel { name: name.to_owned() })),
@@ -191,9 +196,6 @@ impl<'a> Reading<'a> {
 
     /// What all steps may have.
     fn step(&mut self, element: Element<'_, '_>, act: Act) -> Result<Step, ScenarioError> {
-        if element.text("test").is_some() {
-            return Err(ScenarioError::at(element.place_of_attribute("test"), Fault::Test));
-        }
         if let Some(other) = element.text("crlf").filter(|text| !matches!(*text, "true" | "false")) {
             return Err(element.wrong("crlf", other, YES_OR_NO));
         }

@@ -237,6 +237,7 @@ async fn play(
             }
         }
     }
+    tell(&mut course.engine);
     course.screen.clear();
     let elapsed = course.now();
     let unsent = course.link.unsent();
@@ -324,9 +325,7 @@ impl Screen {
     }
 
     fn show(&mut self, now: Duration, engine: &mut Engine<'_>) {
-        for text in engine.take_lines() {
-            eprintln!("{text}");
-        }
+        tell(engine);
         if let Some(line) = self.line.as_mut().filter(|_| now >= self.next) {
             line.show(now, engine.counts());
             self.next = now + PERIOD;
@@ -337,6 +336,13 @@ impl Screen {
         if let Some(line) = &self.line {
             line.clear();
         }
+    }
+}
+
+/// Prints what the actions of the scenario have written.
+fn tell(engine: &mut Engine<'_>) {
+    for text in engine.take_lines() {
+        eprintln!("{text}");
     }
 }
 

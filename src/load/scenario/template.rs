@@ -42,6 +42,9 @@ pub struct Words<'a> {
 /// Why a text is no template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeywordError {
+    /// `[last_message]`.
+    #[error("[last_message] is not supported; only single fields of the peer's last message are, as in [last_Via:]")]
+    LastMessage,
     /// `[` without `]`.
     #[error("'[' begins a keyword that no ']' on its line ends; write \\x5B for the character itself")]
     Unclosed,
@@ -187,10 +190,11 @@ impl Template {
             }
         } else {
             let field = keyword.strip_prefix("last_").map(|field| field.strip_suffix(':').unwrap_or(field));
+            if field == Some("message") {
+                return Err(KeywordError::LastMessage);
+            }
             let is_name = |field: &&str| {
-                !field.is_empty()
-                    && *field != "message"
-                    && field.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+                !field.is_empty() && field.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
             };
             let Some(field) = field.filter(is_name) else {
                 return Err(KeywordError::Unsupported { keyword: keyword.to_owned() });

@@ -181,6 +181,11 @@ impl Client {
                 sleep(CONNECT_AGAIN).await;
                 continue;
             };
+            if !self.work.with(|board| board.request(job.key)) {
+                // It has been given up while it waited: nobody would call it.
+                sender = Some(usable);
+                continue;
+            }
             let sent = self.work.now();
             match usable {
                 Sender::Http1(mut usable) => {

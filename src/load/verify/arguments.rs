@@ -39,8 +39,8 @@ pub struct VerifyLoad {
     secret: Vec<SecretString>,
     #[command(flatten)]
     common: Common,
-    /// Connections to the API.
-    #[arg(long, value_name = "COUNT", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    /// Connections to the API; over HTTP/1.1 as many creations as these are under way at once.
+    #[arg(long, value_name = "COUNT", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     api_connections: u16,
     /// Speak HTTP/2 to the API, many requests at once on each connection.
     #[arg(long)]
@@ -121,7 +121,7 @@ impl VerifyLoad {
             ("listen".to_owned(), self.listen.to_string()),
             ("phones".to_owned(), phones.join(", ")),
         ];
-        shown.extend(self.common.settings());
+        shown.extend(self.common.settings(self.common.pace()));
         let protocol = if self.http2 { "HTTP/2" } else { "HTTP/1.1" };
         shown.push(("api connections".to_owned(), format!("{} of {protocol}", self.api_connections)));
         shown.push(("timeout".to_owned(), format!("{} s", self.timeout.as_secs_f64())));
@@ -164,7 +164,7 @@ mod tests {
         };
         let settings = arguments.settings(env).unwrap();
         assert_eq!(settings.key.expose_secret(), "rp_test_x");
-        assert_eq!((settings.secrets.len(), settings.connections, settings.protocol), (1, 8, Protocol::Http1));
+        assert_eq!((settings.secrets.len(), settings.connections, settings.protocol), (1, 64, Protocol::Http1));
         assert_eq!(settings.pace, Pace::Closed { window: 64 });
         assert_eq!(settings.timeout, Duration::from_secs(30));
         assert!(matches!(arguments.settings(|_| None), Err(ArgumentError::Key(_))));

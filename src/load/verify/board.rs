@@ -1,7 +1,8 @@
 //! The verifications in flight, and what has become of the others. No sockets and no clock: times are since the start.
 //!
 //! Invariant: a verification that begins ends once: as it should, with its final response and its webhook, or lost,
-//! with a code that tells what it lacked. What is kept has a limit.
+//! with a code that tells what it lacked. Only one that the node was not asked for may be withdrawn: it has not begun.
+//! What is kept has a limit.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -29,6 +30,10 @@ struct Verification {
     number: u64,
     /// When it was to begin.
     begun: Duration,
+    /// When it was counted as begun.
+    counted: Duration,
+    /// Whether the node was asked to create it.
+    is_requested: bool,
     call: Option<Call>,
 }
 
@@ -118,14 +123,22 @@ impl Board {
         self.tally.begin(now);
         self.last = now;
         let Some(place) = self.place() else {
-            self.lose("no room", now);
+            self.lose("no_room", now);
             return None;
         };
         let slot = &mut self.slots[usize::from(place)];
-        slot.verification = Some(Verification { number: due.call, begun: due.at, call: None });
+        let (number, begun) = (due.call, due.at);
+        slot.verification = Some(Verification { number, begun, counted: now, is_requested: false, call: None });
         let key = Key { place, generation: slot.generation };
         self.deadlines.push_back((due.at + self.timeout, key));
         Some(key)
+    }
+
+    /// The node is asked to create it. Gives whether it is still waited for.
+    pub(super) fn request(&mut self, key: Key) -> bool {
+        let Some(verification) = self.get(key) else { return false };
+        verification.is_requested = true;
+        true
     }
 
     /// It has an id, and a number to call. Gives whether it is still waited for.
@@ -241,13 +254,23 @@ impl Board {
         }
     }
 
-    /// Gives up all that is in flight, since the load was interrupted: they are not lost.
-    pub(super) fn interrupt(&mut self) {
+    /// Takes back what the node was not asked for: it has not begun.
+    pub(super) fn withdraw(&mut self) {
+        let keys: Vec<Key> = self.deadlines.iter().map(|(_, key)| *key).collect();
+        for key in keys {
+            if self.get(key).is_some_and(|verification| !verification.is_requested)
+                && let Some(verification) = self.remove(key)
+            {
+                self.tally.withdraw(verification.counted);
+            }
+        }
+    }
+
+    /// Gives up all that is in flight, since the load was interrupted.
+    pub(super) fn interrupt(&mut self, now: Duration) {
         let keys: Vec<Key> = self.deadlines.drain(..).map(|(_, key)| key).collect();
         for key in keys {
-            if self.remove(key).is_some() {
-                self.tally.count("interrupted");
-            }
+            self.fail(key, "interrupted", now);
         }
     }
 
@@ -388,15 +411,33 @@ mod tests {
     }
 
     #[test]
-    fn a_full_board_loses_what_begins_and_an_interrupted_one_nothing() {
+    fn a_full_board_loses_what_begins_and_an_interrupted_one_all() {
         let mut board = Board::new(TIMEOUT, 0);
         let taken = (0..).map_while(|number| board.begin(due(number, Duration::ZERO), Duration::ZERO)).count();
         assert_eq!(taken, 1 << 16);
-        board.interrupt();
+        board.interrupt(Duration::ZERO);
         assert_eq!(board.open(), 0);
         assert!(board.begin(due(0, Duration::ZERO), Duration::ZERO).is_some());
         let (tally, _) = board.take();
-        assert_eq!((tally.lost, tally.codes["no room"], tally.codes["interrupted"]), (1, 1, 1 << 16));
+        assert_eq!((tally.lost, tally.codes["no_room"], tally.codes["interrupted"]), ((1 << 16) + 1, 1, 1 << 16));
+    }
+
+    #[test]
+    fn what_the_node_was_not_asked_for_has_not_begun_when_the_load_stops() {
+        let mut board = Board::new(TIMEOUT, 0);
+        let asked = board.begin(due(0, Duration::ZERO), Duration::ZERO).unwrap();
+        let waiting = board.begin(due(1, milliseconds(900)), milliseconds(1_200)).unwrap();
+        assert!(board.request(asked));
+        board.withdraw();
+        assert_eq!(board.open(), 1);
+        assert!(!board.request(waiting), "nobody asks for it any more");
+        board.fail(waiting, "create error", milliseconds(1_300));
+        board.interrupt(milliseconds(2_300));
+        assert_eq!(board.open(), 0);
+        let (tally, _) = board.take();
+        assert_eq!((tally.begun, tally.ended, tally.lost), (1, 0, 1));
+        assert_eq!(tally.seconds.iter().map(|second| second.begun).collect::<Vec<u64>>(), [1, 0, 0]);
+        assert_eq!(tally.codes, [("interrupted".to_owned(), 1)].into());
     }
 
     #[test]

@@ -42,6 +42,7 @@ use self::line::Line;
 use self::messages::Messages;
 use self::receiver::Receiver;
 use self::work::Work;
+use super::flood::lacks_descriptors;
 use super::flood::numbers::Numbers;
 use super::flood::timers::Timers;
 use super::ladder::Escaped;
@@ -132,6 +133,12 @@ pub enum VerifyError {
         /// The system's error.
         source: io::Error,
     },
+    /// The system gives no further file descriptor.
+    #[error("no file descriptor is left for the load: {source}; raise 'ulimit -n', or take fewer --api-connections")]
+    Descriptors {
+        /// The system's error.
+        source: io::Error,
+    },
     /// The API refuses the first request as it would every other.
     #[error("no verification can be created: {0}")]
     Refused(Refusal),
@@ -155,10 +162,11 @@ pub enum VerifyError {
 }
 
 impl VerifyError {
-    /// Whether the command line, or the node that it names, is to be corrected: the system is sound.
+    /// Whether the command line, or the API that it names, is to be corrected. A SIP listener that is not there is none
+    /// of it, as in the other loads.
     #[must_use]
     pub const fn is_misuse(&self) -> bool {
-        !matches!(self, Self::Socket(_) | Self::System(_))
+        !matches!(self, Self::Descriptors { .. } | Self::Way { .. } | Self::Socket(_) | Self::System(_))
     }
 }
 
@@ -218,8 +226,11 @@ async fn load(settings: Settings, clocks: Clocks) -> Result<Outcome, VerifyError
     let client = Rc::new(client);
     let mut senders = Vec::new();
     for _ in 0..settings.connections.max(1) {
-        let sender = client.connect().await;
-        senders.push(sender.map_err(|source| VerifyError::Connect { url: client.api.to_string(), source })?);
+        let sender = client.connect().await.map_err(|source| match source {
+            source if lacks_descriptors(&source) => VerifyError::Descriptors { source },
+            source => VerifyError::Connect { url: client.api.to_string(), source },
+        });
+        senders.push(sender?);
     }
 
     // They end with the event loop: when all verifications have ended, none of them has anything left to do.
@@ -266,7 +277,8 @@ async fn course(work: &Work, pacer: Pacer) -> Result<(), VerifyError> {
         () = interrupted() => {
             work.stop();
             let _ = timeout(LAST, work.drained()).await;
-            work.with(Board::interrupt);
+            let now = work.now();
+            work.with(|board| board.interrupt(now));
         }
     }
     Ok(())

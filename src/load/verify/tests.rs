@@ -66,6 +66,15 @@ async fn an_api_that_is_not_there_is_told() {
     assert!(matches!(error, VerifyError::Connect { .. }) && error.is_misuse(), "{error}");
 }
 
+#[tokio::test]
+async fn a_listener_that_takes_no_connection_is_told() {
+    let node = Node::start(SECRET).await;
+    let mut settings = node.settings(Protocol::Http1, KEY, 1);
+    settings.via = parse_via(&format!("tcp:{}", free_port())).unwrap();
+    let error = loaded(settings).await.unwrap_err();
+    assert!(matches!(error, VerifyError::Way { .. }) && !error.is_misuse(), "{error}");
+}
+
 async fn loaded(settings: Settings) -> Result<Outcome, VerifyError> {
     let clocks = Clocks { instant: now, utc: || UNIX_EPOCH + Duration::from_secs(AT) };
     let load = tokio::task::spawn_blocking(move || run(settings, clocks));

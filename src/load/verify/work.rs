@@ -118,9 +118,10 @@ impl Work {
         }
     }
 
-    /// No verification is created from now on.
+    /// No verification is created from now on, and what still waits to be created has not begun.
     pub(super) fn stop(&self) {
         self.ready.borrow_mut().clear();
+        self.with(Board::withdraw);
         self.is_over.set(true);
         self.arrived.notify_waiters();
     }

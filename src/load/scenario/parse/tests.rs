@@ -104,7 +104,12 @@ fn faults_behind_the_first_send_are_told_with_their_place() {
         ("<recv response=\"200\" next=\"nowhere\"/>", "2:22", "there is no <label id=\"nowhere\"/>"),
         ("<label id=\"a\"/><label id=\"a\"/>", "2:16", "stands twice"),
         ("<label/>", "2:1", "<label> needs the attribute id"),
+        ("<label id=\"_unexp.main\"/>", "2:1", "the label _unexp.main is not supported"),
+        ("<send><![CDATA[ACK a SIP/2.0]]><![CDATA[b]]></send>", "2:32", "a second <![CDATA["),
+        ("<send><![CDATA[ACK [last_message] SIP/2.0]]></send>", "2:20", "[last_message] is not supported; only"),
         ("<nop next=\"a\" test=\"1\"/>", "2:15", "test needs a variable"),
+        ("<nop test=\"1\" hide=\"true\"/>", "2:6", "test needs a variable"),
+        ("<nop hide=\"true\"/>", "2:6", "it may have start_rtd, rtd, crlf, lost, next, chance"),
         ("<nop lost=\"101\"/>", "2:6", "must be percent"),
         ("<nop start_rtd=\"a\"/>", "2:6", "the timer a begins here and ends nowhere"),
         ("<pause variable=\"1\"/>", "2:8", "<pause> has the attribute variable"),
@@ -120,6 +125,15 @@ fn faults_behind_the_first_send_are_told_with_their_place() {
         let text = format!("<scenario><send><![CDATA[ACK [call_id] SIP/2.0]]></send>\n{element}</scenario>");
         check(&text, place, fault);
     }
+}
+
+#[test]
+fn a_message_in_a_comment_is_none() {
+    let comment = "<!-- <![CDATA[BYE a SIP/2.0]]> -->";
+    let message = "<![CDATA[ACK [call_id] SIP/2.0]]>";
+    let text = format!("<scenario><send>{comment}{message}{comment}</send></scenario>");
+    assert_eq!(parse(&text, &WORDS).unwrap().methods, ["ACK"]);
+    check(&format!("<scenario><send>{comment}</send></scenario>"), "1:11", "needs a message in <![CDATA[");
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn what_is_not_supported_is_told_with_its_place() {
         ("a [call_id", 2, KeywordError::Unclosed),
         ("[authentication]", 0, unsupported("authentication")),
         ("é[$1]", 2, unsupported("$1")),
-        ("[call_id][last_message]", 9, unsupported("last_message")),
+        ("[call_id][last_message]", 9, KeywordError::LastMessage),
         ("[field0 line=\"1\"]", 0, unsupported("field0 line=\"1\"")),
         ("[]", 0, unsupported("")),
         ("[pid+1]", 0, KeywordError::Offset { keyword: "pid".to_owned() }),
