@@ -219,7 +219,16 @@ fn note(outbox: &mut Outbox<'_>, step: &Note) -> Result<Option<Verification>, Ap
     }
     let parameters = named_params! { ":reasons": reasons, ":id": step.verification.to_string() };
     let named = outbox.connection.prepare_cached(sql)?.query_row(parameters, row::verification).optional()?;
-    let Some(verification) = named else { return Ok(None) };
+    let Some(verification) = named else {
+        // A claim is more urgent than a note, so the next call may have ended it meanwhile. Then nobody is told any more,
+        // but the call is among those of the verification.
+        if step.kind == EventType::CallReceived
+            && let Some(verification) = row::find(outbox.connection, step.verification)?
+        {
+            record(outbox.connection, &verification, &step.call, outcome)?;
+        }
+        return Ok(None);
+    };
     record(outbox.connection, &verification, &step.call, outcome)?;
     outbox.render(step.event, step.kind, step.at, &verification, Some(&step.call))?;
     Ok(Some(verification))

@@ -76,7 +76,7 @@ fn claim_of_an_unknown_verification_is_none() {
 }
 
 #[test]
-fn note_adds_reasons_while_pending_and_a_late_call_changes_nothing() {
+fn note_adds_reasons_while_pending_and_later_calls_leave_their_record_alone() {
     let node = Node::new();
     let id = node.create(1).unwrap().id;
     node.note(id, 2, EventType::CallReceived).unwrap();
@@ -90,7 +90,7 @@ fn note_adds_reasons_while_pending_and_a_late_call_changes_nothing() {
     assert_eq!(node.read(id), Some(Verification { sequence: 4, ..ended }));
     let events = ["created", "call_received", "expired", "late_call"].map(|kind| format!("verification.{kind}"));
     assert_eq!(node.events(id), events);
-    assert_eq!(node.column("SELECT call_key FROM calls ORDER BY received_at"), [Some(2), Some(5)]);
+    assert_eq!(node.column("SELECT call_key FROM calls ORDER BY received_at"), [Some(2), Some(4), Some(5)]);
 }
 
 #[test]
