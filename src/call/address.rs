@@ -21,13 +21,13 @@ impl<'a> Address<'a> {
         NameAddr::parse(value).map(Self::of)
     }
 
-    /// What the parameters tell of the call. Nothing where the URI cannot be read.
+    /// What the parameters tell of the call. An address that cannot be read has no verdict on it; what stands behind its
+    /// bracket still tells of the line.
     pub(super) fn signs(&self) -> Signs<'a> {
         let [inside, behind] = match self.uri {
             Some(Uri::Sip(uri)) => [uri.user_params, uri.params],
             Some(Uri::Tel(uri)) => [uri.params, Params(b"")],
-            Some(Uri::Other) => [Params(b""); 2],
-            None => return Signs::default(),
+            Some(Uri::Other) | None => [Params(b""); 2],
         };
         let mut signs = Signs::default();
         for param in inside.iter().chain(behind.iter()) {
@@ -35,7 +35,7 @@ impl<'a> Address<'a> {
             signs.line = signs.line.or_else(|| line::told(&param));
         }
         for param in self.value.params.iter() {
-            signs.verstat = signs.verstat.or_else(|| verstat(&param));
+            signs.verstat = signs.verstat.or_else(|| self.uri.and_then(|_| verstat(&param)));
             signs.line_behind = signs.line_behind.or_else(|| line::told(&param));
         }
         signs
@@ -57,4 +57,17 @@ pub(super) struct Signs<'a> {
 fn verstat<'a>(param: &Param<'a>) -> Option<&'a [u8]> {
     let value = param.value.filter(|value| !value.is_empty())?;
     param.name.eq_ignore_ascii_case(b"verstat").then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_cannot_be_read_tells_of_its_line_and_has_no_verdict() {
+        let signs = Address::parse(b"<+447700900123>;verstat=TN-Validation-Passed;cpc=prison").unwrap().signs();
+        assert_eq!((signs.verstat, signs.line, signs.line_behind), (None, None, Some(SpecialLine::Prison)));
+        let signs = Address::parse(b"<tel:+447700900123>;verstat=TN-Validation-Passed").unwrap().signs();
+        assert_eq!((signs.verstat, signs.line_behind), (Some(&b"TN-Validation-Passed"[..]), None));
+    }
 }
