@@ -9,7 +9,7 @@ which takes no notice of them. Fails unless that verifies nothing, causes no eve
 the peer's calls all verify: alone, and while the forger goes on. Calls without ACK, with a wrong To-tag or with that of
 another call stay unverified.
 
-Needs root, iproute2 and network namespaces; where they are not to be had, it says so and ends with exit code 0.
+Needs root, iproute2 and network namespaces; where they are not to be had, it says so and ends with exit code 77.
 """
 
 import argparse
@@ -493,7 +493,7 @@ def main():
             run(network, options)
     except Skipped as reason:
         print(f"skipped: {reason}", flush=True)
-        raise SystemExit(0) from None
+        raise SystemExit(77) from None
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import urllib.request
 from pathlib import Path
 
 from caller import Caller
-from ringproof import ROOT, Api, Node, check, mobile, run_main, wait_for, webhook_secret
+from ringproof import ROOT, Api, Node, check, find_binary, mobile, run_main, wait_for, webhook_secret
 from webhooks import Receiver
 
 UNIT = ROOT / "deploy" / "ringproof.service"
@@ -64,7 +64,7 @@ def main():
     else:
         print("SKIPPED: there is no promtool; metrics and alert rules are not checked")
     if shutil.which("systemd-analyze"):
-        check_unit(Path(os.environ.get("RINGPROOF_BIN", ROOT / "target" / "release" / "ringproof")).resolve())
+        check_unit(find_binary())
     else:
         print("SKIPPED: there is no systemd-analyze; the unit is not checked")
 

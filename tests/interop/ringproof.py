@@ -81,6 +81,13 @@ def free_port(*kinds):
     raise Failure("no free port between 20000 and 32000")
 
 
+def find_binary():
+    """The ringproof to run: what `RINGPROOF_BIN` names, else the release build."""
+    binary = Path(os.environ.get("RINGPROOF_BIN", ROOT / "target" / "release" / "ringproof")).resolve()
+    check(binary.exists(), f"no binary at {binary}: build it, or name it in RINGPROOF_BIN")
+    return binary
+
+
 class Node:
     """One ringproof on a configuration of its own, with one trunk, 100 numbers and one sandbox application.
 
@@ -92,8 +99,7 @@ class Node:
     def __init__(
         self, webhook_url, webhook_secrets, reject=486, webhook_lines="", more_webhooks=(), application="", sip=""
     ):
-        self.binary = Path(os.environ.get("RINGPROOF_BIN", ROOT / "target" / "release" / "ringproof"))
-        check(self.binary.exists(), f"no binary at {self.binary}: build it, or name it in RINGPROOF_BIN")
+        self.binary = find_binary()
         self.directory = Path(tempfile.mkdtemp(prefix="ringproof-interop-"))
         self.data_dir = self.directory / "data"
         self.key = "rp_test_" + secrets.token_hex(24)

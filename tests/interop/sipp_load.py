@@ -52,8 +52,7 @@ def sipp(node, name, calls, rate, scenario="caller", way="udp"):
 
 def run_sipp(node, name, source, calls, rate, scenario, transport):
     """One SIPp that calls from the address `source`."""
-    program = shutil.which("sipp")
-    check(program, "sipp is not installed (Debian package sip-tester)")
+    program = find_sipp()
     directory = node.directory / name
     directory.mkdir()
     with open(directory / "calls.csv", "w", encoding="ascii") as file:
@@ -71,12 +70,9 @@ def run_sipp(node, name, source, calls, rate, scenario, transport):
             env={**os.environ, "TERM": "dumb"}, check=False,
         ).returncode
     try:
-        with open(directory / "stat.csv", newline="", encoding="latin-1") as file:
-            rows = list(csv.DictReader(file, delimiter=";"))
-    except OSError as error:
-        raise Failure(f"{name}: sipp ended with {code} and left no statistics: {error}") from error
-    check(rows, f"{name}: sipp ended with {code} and left no rows")
-    row = rows[-1]
+        row = last_row(directory / "stat.csv")
+    except Failure as failure:
+        raise Failure(f"{name}: sipp ended with {code}, and {failure}") from failure
     result = {
         "calls": int(row["TotalCallCreated"]),
         "successful": int(row["SuccessfulCall(C)"]),
@@ -92,6 +88,24 @@ def run_sipp(node, name, source, calls, rate, scenario, transport):
     return result
 
 
+def find_sipp():
+    """SIPp's path."""
+    program = shutil.which("sipp")
+    check(program, "sipp is not installed (Debian package sip-tester)")
+    return program
+
+
+def last_row(path):
+    """The last row of one of SIPp's statistics, by column."""
+    try:
+        with open(path, newline="", encoding="latin-1") as file:
+            rows = list(csv.DictReader(file, delimiter=";"))
+    except OSError as error:
+        raise Failure(f"left no statistics: {error}") from error
+    check(rows, f"left no rows in {path}")
+    return rows[-1]
+
+
 def check_all_successful(name, result, calls):
     """Each call was placed and went as the scenario says."""
     check(
@@ -103,10 +117,14 @@ def check_all_successful(name, result, calls):
 
 def misses(node, calls, rate, way):
     """Calls from numbers that nobody verifies."""
-    pairs = [(mobile(5_000_000 + index), f"+{FIRST_NUMBER + index % NUMBERS}") for index in range(calls)]
-    result = sipp(node, "misses", pairs, rate, way=way)
+    result = sipp(node, "misses", calls_from(5_000_000, calls), rate, way=way)
     check_all_successful("misses", result, calls)
     check(result["retransmissions"] == 0, f"misses: {result['retransmissions']} retransmissions, expected none")
+
+
+def calls_from(first, count):
+    """Who is to call what: so many mobile numbers from `first` on, each number of the node in turn."""
+    return [(mobile(first + index), f"+{FIRST_NUMBER + index % NUMBERS}") for index in range(count)]
 
 
 def pairs_of(created):
