@@ -19,7 +19,8 @@ pub struct E164(u64);
 const FORMATTED_NUMBERS: usize = 1_024;
 
 thread_local! {
-    /// The numbers that people call are few and told with every verification, and the library takes ten microseconds.
+    /// The numbers that people call are few and told with every verification, and to form one anew costs more than the
+    /// rest of an event's body.
     static FORMATTED: RefCell<Vec<Option<(E164, String)>>> = RefCell::new(vec![None; FORMATTED_NUMBERS]);
 }
 

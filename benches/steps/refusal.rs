@@ -6,10 +6,10 @@ use std::time::SystemTime;
 use ringproof::call::event::{CallKey, TrunkId};
 use ringproof::call::judge::{Invite, judge};
 use ringproof::config::parse;
-use ringproof::sip::message::{HeaderName, Scanner, Via};
+use ringproof::sip::message::Scanner;
 use ringproof::sip::transaction::key::HashKey;
 use ringproof::sip::uas::dispatch::{Dispatch, dispatch};
-use ringproof::sip::uas::response::{Head, STEP, write};
+use ringproof::sip::uas::response::{Head, STEP, ToTag, write};
 
 /// What a carrier sends: P-Asserted-Identity and From, SDP behind it.
 const INVITE: &[u8] = include_bytes!("../../sip-fixtures/f02-pai-sip.sip");
@@ -37,11 +37,11 @@ pub fn identity() -> Box<dyn FnMut()> {
     })
 }
 
-/// Writes the 486.
+/// Hashes the call for the tables and its tag, and writes the 486.
 pub fn refuse() -> Box<dyn FnMut()> {
     let scanner = Box::leak(Box::<Scanner>::default());
     let message = scanner.scan(INVITE).unwrap();
-    let via = Via::parse(message.values(HeaderName::Via).next().unwrap()).unwrap();
+    let Dispatch::Invite(request, _) = dispatch(message) else { panic!("the fixture is a call") };
     let head = Head {
         code: 486,
         phrase: "Busy Here",
@@ -53,7 +53,8 @@ pub fn refuse() -> Box<dyn FnMut()> {
     let mut out = Vec::with_capacity(2048);
     Box::new(move || {
         out.clear();
-        write(&mut out, &message, &via, source, head, &key);
+        let tag = Some(ToTag::Hash(key.hashes(black_box(&request)).tag));
+        write(&mut out, &message, &request.via, source, Head { tag, ..head }, &key);
         black_box(out.len());
     })
 }

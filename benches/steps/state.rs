@@ -11,7 +11,7 @@ use ringproof::call::evidence::Evidence;
 use ringproof::e164::E164;
 use ringproof::matcher::boot_time::BootTime;
 use ringproof::matcher::client_access::ClientAccess;
-use ringproof::matcher::index::Matcher;
+use ringproof::matcher::index::{Matcher, Met};
 use ringproof::matcher::pair::{PairKey, Pending};
 use ringproof::matcher::verification::{Purpose, Status, Verification, VerificationId};
 use ringproof::outbox::delivery::Subscriptions;
@@ -30,24 +30,23 @@ const PENDING: u64 = 1_000;
 
 /// Looks for a pair that nobody waits for.
 pub fn match_miss() -> Box<dyn FnMut()> {
-    let matcher = matcher();
-    let mut call = 0;
+    let (matcher, number) = (matcher(), number());
+    let mut phones = (PENDING..2 * PENDING).map(phone).collect::<Vec<E164>>().into_iter().cycle();
     Box::new(move || {
-        call += 1;
-        let key = PairKey::new(&SECRET, phone(PENDING + call % PENDING), number());
-        black_box(matcher.meet(key, NOW, Assurance::B, u32::MAX, None, || true));
+        let key = PairKey::new(&SECRET, phones.next().unwrap(), number);
+        assert_eq!(matcher.meet(key, NOW, Assurance::B, u32::MAX, None, || true), Met::Nothing);
     })
 }
 
 /// Finds a pair, takes it, and gives it back.
 pub fn match_hit() -> Box<dyn FnMut()> {
-    let matcher = matcher();
-    let mut call = 0;
+    let (matcher, number) = (matcher(), number());
+    let mut phones = (0..PENDING).map(phone).collect::<Vec<E164>>().into_iter().cycle();
     Box::new(move || {
-        call += 1;
-        let key = PairKey::new(&SECRET, phone(call % PENDING), number());
-        black_box(matcher.meet(key, NOW, Assurance::B, u32::MAX, None, || true));
-        matcher.undo(key, id(call % PENDING), || ());
+        let key = PairKey::new(&SECRET, phones.next().unwrap(), number);
+        let met = matcher.meet(key, NOW, Assurance::B, u32::MAX, None, || true);
+        let Met::Won(pending) = met else { panic!("{met:?}") };
+        matcher.undo(key, pending.id, || ());
     })
 }
 

@@ -90,7 +90,7 @@ impl TrunkFace {
             phrase: &self.trunk.reject.phrase,
             fields: &self.refusal_fields,
             tag: None,
-            step: self.step(),
+            step: response::STEP,
         }
     }
 

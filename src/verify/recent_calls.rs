@@ -33,8 +33,7 @@ enum Kind {
     Attempt,
 }
 
-/// The slots of one set, field by field: the keys are one cache line, the rest and the lock its neighbour, which the
-/// processor fetches along with it.
+/// The slots of one set, field by field, so that they take no room for nothing between them.
 #[derive(Debug, Default)]
 struct Slots {
     keys: [u64; SET],
@@ -43,9 +42,12 @@ struct Slots {
     kinds: [Kind; SET],
 }
 
+/// A set and its lock: two neighbouring cache lines and no more, however the compiler orders the fields.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Set(Mutex<Slots>);
+
+const _: () = assert!(size_of::<Set>() == 128);
 
 /// What is known of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

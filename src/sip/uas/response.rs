@@ -100,8 +100,8 @@ pub enum ToTag<'a> {
     Text(&'a [u8]),
 }
 
-/// Responses to one peer differ in length by multiples of this, as far as a longer To-tag can see to it. The kernel takes
-/// a run of datagrams of one length at the price of one (`UDP_SEGMENT`), which is a third of what a refusal costs.
+/// Responses to one peer differ in length by multiples of this, as far as a longer To-tag can see to it: the kernel
+/// takes a run of datagrams of one length at hardly more than the price of one (`UDP_SEGMENT`).
 /// A tag has no length of its own (RFC 3261 19.3); it is the same in all responses of a transaction and to its CANCEL,
 /// for it hangs on nothing but the fields that these copy from the request.
 pub const STEP: usize = 32;
