@@ -4,14 +4,16 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Subcommand};
 
 use super::flood::numbers::{Numbers, Range};
-use super::flood::{self, FloodError, Lengths, Outcome, Plot, ROOM};
+use super::flood::{self, FloodError, Lengths, Outcome, Plot};
 use super::pace::{Bounds, Pace};
 use super::report::Run;
 use super::scenario::PlayError;
 use super::scenario::arguments::ScenarioLoad;
+use super::slab::ROOM;
 use super::target::Target;
 use super::verify::Clocks;
 use super::verify::arguments::{ArgumentError, VerifyLoad};
@@ -64,7 +66,7 @@ pub struct Common {
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     /// Write the report as a page with pictures to a file.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(to_a_file))]
     pub report: Option<PathBuf>,
 }
 
@@ -199,23 +201,20 @@ impl Common {
     /// # Errors
     /// `LoadError::Write` with the file.
     pub fn tell(&self, run: &Run<'_>) -> Result<(), LoadError> {
-        let to_stdout = |path: &Path| path == Path::new("-");
+        let to_stdout = self.json.as_deref().is_some_and(is_stdout);
         // That nobody reads any more is no reason to fail.
-        let _ = if self.json.as_deref().is_some_and(to_stdout) {
+        let _ = if to_stdout {
             io::stderr().write_all(run.table().as_bytes())
         } else {
             io::stdout().write_all(run.table().as_bytes())
         };
-        let write = |path: &Path, text: &str| {
-            let written =
-                if to_stdout(path) { io::stdout().write_all(text.as_bytes()) } else { std::fs::write(path, text) };
-            written.map_err(|source| LoadError::Write { path: path.to_owned(), source })
-        };
         if let Some(path) = &self.json {
-            write(path, &(run.json() + "\n"))?;
+            let text = run.json() + "\n";
+            let written = if to_stdout { io::stdout().write_all(text.as_bytes()) } else { std::fs::write(path, text) };
+            written.map_err(|source| LoadError::Write { path: path.clone(), source })?;
         }
         if let Some(path) = &self.report {
-            write(path, &run.html())?;
+            std::fs::write(path, run.html()).map_err(|source| LoadError::Write { path: path.clone(), source })?;
         }
         Ok(())
     }
@@ -225,17 +224,9 @@ impl SipLoad {
     fn run(self, clocks: Clocks) -> Result<bool, LoadError> {
         let settings = self.settings()?;
         let shown = self.shown(settings.pace);
-        let Outcome { tally, elapsed, socket_drops, unsent } = flood::run(settings, clocks.instant)?;
+        let Outcome { tally, elapsed, losses } = flood::run(settings, clocks.instant)?;
         self.common.tell(&Run { title: "ringproof load sip", settings: shown, elapsed, tally: &tally })?;
-        if socket_drops > 0 {
-            eprintln!(
-                "{socket_drops} answers came and were lost by this machine, for want of buffer: \
-                 raise net.core.rmem_max, or use more --threads"
-            );
-        }
-        if unsent > 0 {
-            eprintln!("{unsent} messages were not sent: the system did not take them");
-        }
+        losses.tell(", or use more --threads");
         Ok(tally.lost == 0 && tally.ended > 0)
     }
 
@@ -312,6 +303,15 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     parse_seconds(text).ok().filter(|time| !time.is_zero()).ok_or_else(wrong)
 }
 
+fn is_stdout(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+/// Reads `--report`.
+fn to_a_file(path: PathBuf) -> Result<PathBuf, &'static str> {
+    if is_stdout(&path) { Err("is standard output, which takes JSON alone; name a file") } else { Ok(path) }
+}
+
 fn parse_seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     seconds
@@ -376,7 +376,7 @@ mod tests {
 
     #[test]
     fn wrong_use_is_told() {
-        let wrong: [&[&str]; 11] = [
+        let wrong: [&[&str]; 12] = [
             &["--rate", "0"],
             &["--rate", "NaN"],
             &["--rate", "1", "--window", "1"],
@@ -388,6 +388,7 @@ mod tests {
             &["--threads", "65"],
             &["--timeout", "inf"],
             &["--header", "Via: x"],
+            &["--report", "-"],
         ];
         for arguments in wrong {
             assert!(sip(arguments).is_err(), "{arguments:?}");

@@ -25,7 +25,7 @@ pub enum Pace {
 /// Where a load ends: at the first of its bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// No call begins later than this.
+    /// No call is due later than this. In an open loop one that is overdue may still begin after it.
     pub duration: Duration,
     /// At most so many calls.
     pub calls: Option<u64>,

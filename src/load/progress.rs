@@ -39,12 +39,14 @@ impl Progress {
         self.lost.fetch_add(after.lost - before.lost, Ordering::Relaxed);
     }
 
-    /// The sum so far.
+    /// The sum so far. While threads add to it, a count may be ahead of another.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        // Ends before beginnings, so that no call seems to end that has not begun.
-        let (ended, lost) = (self.ended.load(Ordering::Relaxed), self.lost.load(Ordering::Relaxed));
-        Counts { begun: self.begun.load(Ordering::Relaxed), ended, lost }
+        Counts {
+            begun: self.begun.load(Ordering::Relaxed),
+            ended: self.ended.load(Ordering::Relaxed),
+            lost: self.lost.load(Ordering::Relaxed),
+        }
     }
 }
 

@@ -68,7 +68,8 @@ pub fn parse_via(text: &str) -> Result<Target, TargetError> {
 fn resolve(place: &str) -> Result<SocketAddr, TargetError> {
     let (host, port) = split_port(place)?;
     if let Ok(ip) = host.parse::<Ipv6Addr>() {
-        return Ok(SocketAddr::from((ip, port)));
+        // An IPv4 address written as IPv6 is that of an IPv4 peer.
+        return Ok(SocketAddr::from((ip.to_canonical(), port)));
     }
     // A bare number is a forgotten host, though resolvers read it as an IPv4 address.
     if host.is_empty() || host.bytes().all(|byte| byte.is_ascii_digit()) || host.contains([':', '[', ']', '/', '@']) {
@@ -118,6 +119,7 @@ mod tests {
             ("udp:[::1]:5062", "udp:[::1]:5062"),
             ("[::1]", "udp:[::1]:5060"),
             ("::1", "udp:[::1]:5060"),
+            ("udp:[::ffff:127.0.0.1]:5062", "udp:127.0.0.1:5062"),
             ("udp:localhost:5062", "udp:127.0.0.1:5062"),
             ("tcp:127.0.0.1:5062", "tcp:127.0.0.1:5062"),
             ("TCP://[::1]", "tcp:[::1]:5060"),

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use super::reply::Reader;
 use super::script::Script;
-use super::slab::{Call, Key, Slab};
 use super::timers::{Look, Timers};
 use crate::load::pace::{Due, Pacer};
 use crate::load::progress::Counts;
+use crate::load::slab::{Key, Slab};
 use crate::load::tally::Tally;
 
 /// The only latency of this part.
@@ -19,11 +19,22 @@ pub(crate) const LATENCY: &str = "INVITE to final";
 /// Codes have three digits.
 const CODES: usize = 1_000;
 
+/// A call in flight.
+#[derive(Debug)]
+struct Call {
+    /// Its number in the load.
+    number: u64,
+    /// The moment that its latency counts from.
+    begun: Duration,
+    /// Whether a provisional response has come: its INVITE is not sent again (RFC 3261 17.1.1.2).
+    proceeding: bool,
+}
+
 /// The calls of one thread or connection.
 #[derive(Debug)]
 pub(crate) struct Calls {
     pacer: Pacer,
-    slab: Slab,
+    slab: Slab<Call>,
     timers: Timers,
     reader: Reader,
     tally: Tally,

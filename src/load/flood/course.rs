@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::calls::Calls;
 use super::timers::Timers;
 use super::{Part, Settings};
+use crate::load::losses::Losses;
 use crate::load::pace::Pacer;
 use crate::load::progress::{Counts, Progress};
 use crate::sip::flow::Transport;
@@ -97,6 +98,6 @@ impl Course {
     /// All that is to be told at the end.
     pub(super) fn finish(self) -> Part {
         let (tally, last) = self.calls.finish();
-        Part { tally, last, socket_drops: 0, unsent: 0 }
+        Part { tally, last, losses: Losses::default() }
     }
 }

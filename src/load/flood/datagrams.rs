@@ -4,6 +4,7 @@ use super::course::{Course, Shared};
 use super::script::Script;
 use super::timer::Timer;
 use super::{FloodError, Part};
+use crate::load::losses::Losses;
 use crate::transport::udp::{BATCH, BoundSocket, Inbox, Outgoing, UdpSocket};
 
 /// Messages that go out together at most: as many as wait for one flush.
@@ -13,7 +14,7 @@ const ROOM: usize = 2 * BATCH;
 pub(super) async fn run(socket: BoundSocket, shared: &Shared, course: Course) -> Result<Part, FloodError> {
     let socket = socket.register()?;
     let script = Script::new(&shared.settings.plot, socket.local_addr(), shared.settings.via);
-    let lane = Lane { socket, script, course, outgoing: Outgoing::new(), socket_drops: 0, unsent: 0 };
+    let lane = Lane { socket, script, course, outgoing: Outgoing::new(), losses: Losses::default() };
     // Its buffers are large, and need not be moved about with what waits for it.
     Box::pin(lane.run(shared)).await
 }
@@ -23,8 +24,7 @@ struct Lane<'a> {
     script: Script<'a>,
     course: Course,
     outgoing: Outgoing,
-    socket_drops: u64,
-    unsent: u64,
+    losses: Losses,
 }
 
 impl Lane<'_> {
@@ -35,7 +35,7 @@ impl Lane<'_> {
         loop {
             inbox.receive(&self.socket)?;
             let now = self.course.now();
-            self.socket_drops += u64::from(inbox.kernel_drops());
+            self.losses.socket_drops += u64::from(inbox.kernel_drops());
             let (calls, script) = (&mut self.course.calls, &self.script);
             for datagram in inbox.iter() {
                 if datagram.remote.ip() != peer.ip() || datagram.remote.port() != peer.port() {
@@ -52,7 +52,7 @@ impl Lane<'_> {
                 let _ = self.outgoing.push(peer, local, |out| more = calls.next(script, now, out));
             }
             let flushed = self.outgoing.flush(&self.socket).await;
-            self.unsent += flushed.dropped as u64;
+            self.losses.unsent += flushed.dropped as u64;
             if self.course.is_over(now) {
                 break;
             }
@@ -72,7 +72,7 @@ impl Lane<'_> {
                 expired = timer.expired() => expired?,
             }
         }
-        let socket_drops = self.socket_drops + u64::from(self.socket.new_drops());
-        Ok(Part { socket_drops, unsent: self.unsent, ..self.course.finish() })
+        self.losses.socket_drops += u64::from(self.socket.new_drops());
+        Ok(Part { losses: self.losses, ..self.course.finish() })
     }
 }

@@ -3,7 +3,7 @@
 //! Pure: the same seed, call and place give the same identifiers, so that a call need not keep them. Two calls of one
 //! run never begin at the same random state, and two runs have seeds of their own (RFC 3261 8.1.1.4, 8.1.1.7, 19.3).
 
-use super::slab::{KEY, Key};
+use crate::load::slab::{KEY, Key};
 
 /// What every branch begins with (RFC 3261 8.1.1.7).
 pub(crate) const COOKIE: &[u8] = b"z9hG4bK";

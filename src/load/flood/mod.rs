@@ -15,6 +15,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::losses::Losses;
 use super::pace::{Bounds, Pace, Pacer};
 use super::progress::{Line, PERIOD};
 use super::tally::Tally;
@@ -26,11 +27,11 @@ use crate::transport::udp::{self, BoundSocket};
 mod calls;
 mod course;
 mod datagrams;
+pub(super) mod forms;
 pub(super) mod identifiers;
 pub mod numbers;
 pub(super) mod reply;
 mod script;
-pub(super) mod slab;
 mod streams;
 pub(super) mod template;
 pub mod timer;
@@ -38,7 +39,6 @@ pub(super) mod timers;
 
 pub use identifiers::Lengths;
 pub use script::Plot;
-pub use slab::ROOM;
 
 use calls::LATENCY;
 use course::{Course, Shared};
@@ -72,10 +72,8 @@ pub struct Outcome {
     pub tally: Tally,
     /// From the start until the last call began or ended; until now where none ended.
     pub elapsed: Duration,
-    /// Datagrams that this machine's own sockets lost: answers that came and were not seen.
-    pub socket_drops: u64,
-    /// Messages that the system did not take.
-    pub unsent: u64,
+    /// What this machine has lost of it.
+    pub losses: Losses,
 }
 
 /// Why no load was placed, or not to its end.
@@ -130,8 +128,7 @@ const MAX_INVITE: usize = 65_000;
 pub(crate) struct Part {
     tally: Tally,
     last: Duration,
-    socket_drops: u64,
-    unsent: u64,
+    losses: Losses,
 }
 
 /// Places the calls, shows how far they are where standard error is a terminal, and gives what became of them. An
@@ -154,14 +151,13 @@ pub fn run(settings: Settings, clock: fn() -> Instant) -> Result<Outcome, FloodE
     let line = Line::on_terminal(bounds.calls.is_none().then_some(bounds.duration));
     watcher.block_on(watch(&shared, ended, line));
 
-    let mut outcome = Outcome { tally: Tally::new(&[LATENCY]), elapsed: Duration::ZERO, socket_drops: 0, unsent: 0 };
+    let mut outcome = Outcome { tally: Tally::new(&[LATENCY]), elapsed: Duration::ZERO, losses: Losses::default() };
     for thread in threads? {
         let parts = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         for part in parts {
             outcome.tally.add(&part.tally);
             outcome.elapsed = outcome.elapsed.max(part.last);
-            outcome.socket_drops += part.socket_drops;
-            outcome.unsent += part.unsent;
+            outcome.losses += part.losses;
         }
     }
     if outcome.tally.ended == 0 {

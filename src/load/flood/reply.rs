@@ -5,7 +5,7 @@
 
 use memchr::memmem::Finder;
 
-use super::slab::Key;
+use crate::load::slab::Key;
 
 /// Longest To that goes into an ACK.
 const MAX_TO: usize = 1_024;

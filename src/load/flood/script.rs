@@ -1,17 +1,17 @@
 //! The messages that the calls of a load send: INVITE and the ACK of its final response, over one socket or connection.
 //!
-//! RFC 3261 8.1.1, 13.2.2.4 and 17.1.1.3. An answered call gets its ACK and no BYE: this part is for peers that refuse
-//! calls, and `ringproof call` ends what a peer answers.
+//! Owns their text; `forms.rs` fills it in. RFC 3261 8.1.1, 13.2.2.4 and 17.1.1.3.
 
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
-use super::identifiers::{Identifiers, Lengths};
+use super::forms::{Entries, Forms, Identity};
+use super::identifiers::Lengths;
 use super::numbers::Numbers;
-use super::slab::Key;
-use super::template::{BRANCH, CALL_ID, CALLER, DIALLED, Digits, TAG, TO, Template, Values};
+use super::template::{BRANCH, CALL_ID, CALLER, DIALLED, TAG, TO, Template};
 use crate::load::header::default_name;
 use crate::load::request::{Host, with_tag};
+use crate::load::slab::Key;
 use crate::load::target::Target;
 use crate::sip::flow::Transport;
 
@@ -35,35 +35,30 @@ pub struct Plot {
 #[derive(Debug)]
 pub(crate) struct Script<'a> {
     plot: &'a Plot,
-    host: Vec<u8>,
-    invite: Template,
-    ack_refusal: Template,
-    ack_answer: Template,
+    forms: Forms,
 }
 
 impl<'a> Script<'a> {
     /// Messages that leave from `local` for `via`.
     pub(crate) fn new(plot: &'a Plot, local: SocketAddr, via: Target) -> Self {
         let text = Text { headers: &plot.headers, local, via };
-        Self {
-            plot,
-            host: Host(local.ip()).to_string().into_bytes(),
+        let forms = Forms {
             invite: Template::new(&text.invite()),
             ack_refusal: Template::new(&text.ack("")),
-            // The ACK of an answer is a transaction of its own: its branch is another one (RFC 3261 17.1.1.3).
             ack_answer: Template::new(&text.ack("-a")),
-        }
+            identity: Identity::new(plot.seed, plot.lengths, local.ip()),
+        };
+        Self { plot, forms }
     }
 
     /// Appends the INVITE of call `number`, kept at `key`.
     pub(crate) fn invite(&self, number: u64, key: Key, out: &mut Vec<u8>) {
-        self.render(&self.invite, number, key, &[], out);
+        self.forms.invite(self.entries(number, key), out);
     }
 
     /// Appends the ACK of a final response with this code and value of To.
-    pub(crate) fn ack(&self, number: u64, key: Key, (code, to): (u16, &[u8]), out: &mut Vec<u8>) {
-        let template = if code < 300 { &self.ack_answer } else { &self.ack_refusal };
-        self.render(template, number, key, to, out);
+    pub(crate) fn ack(&self, number: u64, key: Key, response: (u16, &[u8]), out: &mut Vec<u8>) {
+        self.forms.ack(self.entries(number, key), response, out);
     }
 
     /// Bytes of an INVITE, as an example.
@@ -73,19 +68,8 @@ impl<'a> Script<'a> {
         out.len()
     }
 
-    fn render(&self, template: &Template, number: u64, key: Key, to: &[u8], out: &mut Vec<u8>) {
-        let plot = self.plot;
-        let identifiers = Identifiers::new(plot.seed, number, key, plot.lengths, &self.host);
-        let (caller, dialled) = (Digits::of(plot.from.spread(number)), Digits::of(plot.to.in_order(number)));
-        let values = Values {
-            branch: identifiers.branch(),
-            call_id: identifiers.call_id(),
-            tag: identifiers.tag(),
-            caller: caller.as_bytes(),
-            dialled: dialled.as_bytes(),
-            to,
-        };
-        template.render(&values, out);
+    fn entries(&self, number: u64, key: Key) -> Entries {
+        Entries { number, key, caller: self.plot.from.spread(number), dialled: self.plot.to.in_order(number) }
     }
 }
 

@@ -17,10 +17,9 @@ use super::course::{Course, Shared, TICK};
 use super::script::Script;
 use super::timer::Timer;
 use super::{FloodError, Part};
-use crate::sip::framing::{Cut, FrameError, Framer};
+use crate::load::inflow::{Inflow, READ};
+use crate::sip::framing::FrameError;
 
-/// Bytes of one read.
-const READ: usize = 65_536;
 /// Bytes that wait to be written while new calls begin.
 const WRITE: usize = 65_536;
 /// First and longest pause before a connection is opened anew.
@@ -116,29 +115,12 @@ async fn exchange(stream: &TcpStream, shared: &Shared, course: &mut Course, time
     let _ = stream.set_nodelay(true);
     let local = stream.local_addr().map_err(|_| Gone::Peer)?;
     let script = Script::new(&shared.settings.plot, local, shared.settings.via);
-    let (mut framer, mut incoming, mut outgoing) = (Framer::default(), Vec::with_capacity(READ), Vec::new());
+    let (mut inflow, mut outgoing) = (Inflow::default(), Vec::new());
     loop {
-        incoming.reserve(READ);
-        let read = match stream.try_read_buf(&mut incoming) {
-            Ok(0) => return Err(Gone::Peer),
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(_) => return Err(Gone::Peer),
-        };
+        let read = inflow.read(stream).ok_or(Gone::Peer)?;
         let now = course.now();
         let calls = &mut course.calls;
-        let mut taken = 0;
-        loop {
-            match framer.cut(&incoming[taken..])? {
-                Cut::Wait => break,
-                Cut::Blank(length) | Cut::Ping(length) => taken += length,
-                Cut::Message(length) => {
-                    calls.receive(&script, &incoming[taken..taken + length], now, &mut outgoing);
-                    taken += length;
-                }
-            }
-        }
-        incoming.drain(..taken);
+        inflow.cut(|message| calls.receive(&script, message, now, &mut outgoing))?;
         // Also where the peer reads nothing, so that its calls come to their end.
         while calls.expire(&script, now, &mut outgoing) {}
         let mut more = true;
@@ -153,7 +135,9 @@ async fn exchange(stream: &TcpStream, shared: &Shared, course: &mut Course, time
             tokio::task::yield_now().await;
             continue;
         }
-        timer.arm(now, course.wake(now)).map_err(Gone::System)?;
+        // Calls that are due and find no room would have the timer end at once.
+        let wake = if more { now + TICK } else { course.wake(now) };
+        timer.arm(now, wake).map_err(Gone::System)?;
         let interest = if stuck { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
         tokio::select! {
             biased;

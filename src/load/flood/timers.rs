@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::slab::Key;
+use crate::load::slab::Key;
 
 /// T1, the round trip that RFC 3261 17.1.1.1 assumes.
 const T1: Duration = Duration::from_millis(500);

@@ -34,7 +34,7 @@ pub(super) fn render(run: &Run<'_>) -> String {
     }
     titled(&mut drawn, "By percentile", pictures::percentiles(&run.tally.latencies, "p"));
     section(&mut page, "How latencies are spread", &drawn);
-    let rates = pictures::rates(&steps, "r").unwrap_or_default();
+    let rates = run.rate().and_then(|_| pictures::rates(&steps, "r")).unwrap_or_default();
     let rates = if rates.is_empty() { rates } else { rates + &seconds(&steps) };
     section(&mut page, "Rate over time", &rates);
     page.push_str("</body>\n</html>\n");
@@ -60,7 +60,7 @@ fn counts(run: &Run<'_>) -> String {
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     let mut rows = vec![
         row("elapsed", format!("{:.1} s", run.elapsed.as_secs_f64())),
-        row("ended a second", units::rate(run.rate())),
+        row("ended a second", run.rate().map_or_else(|| "-".to_owned(), units::rate)),
         row("begun", units::count(tally.begun)),
         row("ended", units::count(tally.ended)),
         row("lost", units::count(tally.lost)),

@@ -16,8 +16,8 @@ struct Document<'a> {
     title: &'a str,
     settings: Vec<Setting<'a>>,
     elapsed_seconds: f64,
-    /// Of those that ended.
-    rate_per_second: f64,
+    /// Of those that ended; without a value where the time was too short.
+    rate_per_second: Option<f64>,
     begun: u64,
     ended: u64,
     lost: u64,
@@ -134,7 +134,7 @@ mod tests {
         let tally = Tally::new(&[]);
         let run = Run { title: "t", settings: Vec::new(), elapsed: std::time::Duration::ZERO, tally: &tally };
         let document: Value = serde_json::from_str(&render(&run)).unwrap();
-        assert_eq!(document["rate_per_second"], 0.0);
+        assert_eq!(document["rate_per_second"], Value::Null);
         assert_eq!(document["series"], Value::Array(Vec::new()));
     }
 }

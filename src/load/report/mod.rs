@@ -17,6 +17,9 @@ use std::time::Duration;
 
 use super::tally::Tally;
 
+/// Shortest time that a rate may stand on: two calls in a millisecond say nothing of a second.
+const SHORTEST: Duration = Duration::from_millis(100);
+
 /// A load that is over.
 #[derive(Debug)]
 pub struct Run<'a> {
@@ -49,10 +52,9 @@ impl Run<'_> {
         html::render(self)
     }
 
-    /// Calls that ended as they should, a second of the elapsed time; 0 where no time has passed.
-    fn rate(&self) -> f64 {
-        let seconds = self.elapsed.as_secs_f64();
-        if seconds > 0.0 { figures::float(self.tally.ended) / seconds } else { 0.0 }
+    /// Calls that ended as they should, a second of the elapsed time; `None` where that is too short to tell.
+    fn rate(&self) -> Option<f64> {
+        (self.elapsed >= SHORTEST).then(|| figures::float(self.tally.ended) / self.elapsed.as_secs_f64())
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) fn render(run: &Run<'_>) -> String {
     let settings = run.settings.iter().map(|(name, value)| [escaped(name), escaped(value)]).collect();
     lines(&mut text, "", settings, &[Side::Left, Side::Left]);
 
-    let rate = format!("{} a second", units::rate(run.rate()));
+    let rate = run.rate().map(|rate| format!("{} a second", units::rate(rate))).unwrap_or_default();
     let row = |name: &str, count: String, note: &str| [name.to_owned(), count, note.to_owned()];
     let counts = vec![
         row("elapsed", format!("{:.1} s", run.elapsed.as_secs_f64()), ""),
@@ -126,7 +126,7 @@ mod tests {
         let tally = Tally::new(&[]);
         let run = Run { title: "t", settings: Vec::new(), elapsed: std::time::Duration::ZERO, tally: &tally };
         let text = render(&run);
-        assert!(text.contains("\n  begun                0\n"), "{text}");
+        assert!(text.contains("\n  begun                0\n  ended                0\n"), "{text}");
         assert!(!text.contains("latency") && !text.contains("codes"), "{text}");
     }
 

@@ -4,53 +4,8 @@
 
 use super::template::{Template, Words};
 
-const ACK: &str = "\
-ACK [last_Request_URI] SIP/2.0
-[last_Via:]
-Max-Forwards: 70
-[last_From:]
-[last_To:]
-Call-ID: [call_id]
-CSeq: [last_cseq_number] ACK
-Content-Length: 0
-
-";
-
-const ACK_ANSWER: &str = "\
-ACK [last_Request_URI] SIP/2.0
-Via: SIP/2.0/[transport] [local_ip]:[local_port];branch=[branch]-ack
-Max-Forwards: 70
-[last_From:]
-[last_To:]
-Call-ID: [call_id]
-CSeq: [last_cseq_number] ACK
-Content-Length: 0
-
-";
-
-const BYE: &str = "\
-BYE [last_Request_URI] SIP/2.0
-Via: SIP/2.0/[transport] [local_ip]:[local_port];branch=[branch]-bye
-Max-Forwards: 70
-[last_From:]
-[last_To:]
-Call-ID: [call_id]
-CSeq: [last_cseq_number+1] BYE
-Content-Length: 0
-
-";
-
-const CANCEL: &str = "\
-CANCEL [last_Request_URI] SIP/2.0
-[last_Via:]
-Max-Forwards: 70
-[last_From:]
-[last_To:]
-Call-ID: [call_id]
-CSeq: [last_cseq_number] CANCEL
-Content-Length: 0
-
-";
+/// Via of a message that belongs to the transaction of the INVITE.
+const SAME_VIA: &str = "[last_Via:]";
 
 /// The messages.
 #[derive(Debug)]
@@ -63,7 +18,12 @@ pub struct Aborts {
 
 impl Default for Aborts {
     fn default() -> Self {
-        Self { ack: template(ACK), ack_answer: template(ACK_ANSWER), bye: template(BYE), cancel: template(CANCEL) }
+        Self {
+            ack: template("ACK", SAME_VIA, "[last_cseq_number]"),
+            ack_answer: template("ACK", &own_via("ack"), "[last_cseq_number]"),
+            bye: template("BYE", &own_via("bye"), "[last_cseq_number+1]"),
+            cancel: template("CANCEL", SAME_VIA, "[last_cseq_number]"),
+        }
     }
 }
 
@@ -81,7 +41,16 @@ impl Aborts {
     }
 }
 
-fn template(text: &str) -> Template {
+/// Via of a transaction of its own.
+fn own_via(behind_branch: &str) -> String {
+    format!("Via: SIP/2.0/[transport] [local_ip]:[local_port];branch=[branch]-{behind_branch}")
+}
+
+fn template(method: &str, via: &str, cseq: &str) -> Template {
+    let text = format!(
+        "{method} [last_Request_URI] SIP/2.0\n{via}\nMax-Forwards: 70\n[last_From:]\n[last_To:]\n\
+         Call-ID: [call_id]\nCSeq: {cseq} {method}\nContent-Length: 0\n\n"
+    );
     let words = Words { service: "", keys: &[], columns: None };
     let mut template = Template::default();
     for line in text.lines() {

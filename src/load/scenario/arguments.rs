@@ -43,12 +43,10 @@ impl ScenarioLoad {
     /// A [`LoadError`].
     pub fn run(self, clock: fn() -> Instant) -> Result<bool, LoadError> {
         let settings = self.settings(getrandom::u64()?);
-        let Outcome { name, tally, elapsed, unsent } = run(&settings, clock)?;
+        let Outcome { name, tally, elapsed, losses } = run(&settings, clock)?;
         let settings = self.shown(name);
         self.common.tell(&Run { title: "ringproof load scenario", settings, elapsed, tally: &tally })?;
-        if unsent > 0 {
-            eprintln!("{unsent} messages were not sent: the system did not take them");
-        }
+        losses.tell("");
         Ok(tally.lost == 0 && tally.ended > 0)
     }
 

@@ -9,10 +9,10 @@ use std::time::Duration;
 use super::call::{Call, Failure, Output, Plan};
 use super::keyword::append_call_id;
 use super::received::Received;
-use crate::load::flood::ROOM;
 use crate::load::ladder::Escaped;
 use crate::load::pace::{Due, Pacer};
 use crate::load::progress::Counts;
+use crate::load::slab::ROOM;
 use crate::load::tally::Tally;
 
 /// Calls that begin, and timers that are heeded, before messages are looked at again.

@@ -138,6 +138,6 @@ pub enum Fault {
         wanted: &'static str,
     },
     /// No XML.
-    #[error("no XML that can be read: {0}")]
+    #[error("no XML that can be read: {}", Escaped(&.0.to_string()))]
     Xml(#[source] roxmltree::Error),
 }

@@ -4,15 +4,18 @@
 //! what comes from the peer is handed out. RFC 3261 18.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use crate::load::flood::local_address;
+use crate::load::inflow::Inflow;
+use crate::load::losses::Losses;
 use crate::load::target::Target;
 use crate::sip::flow::Transport;
-use crate::sip::framing::{Cut, FrameError, Framer};
+use crate::sip::framing::FrameError;
 use crate::transport::TransportError;
 use crate::transport::udp::{self, Inbox, Outgoing, PushError, UdpSocket};
 
@@ -20,8 +23,6 @@ use crate::transport::udp::{self, Inbox, Outgoing, PushError, UdpSocket};
 const CONNECT: Duration = Duration::from_secs(5);
 /// Bytes that wait for a peer that does not read; with more, its connection is given up.
 const MAX_WAITING: usize = 16 << 20;
-/// Bytes that are read at once.
-const READ: usize = 65_536;
 
 /// Why nothing travels.
 #[derive(Debug, thiserror::Error)]
@@ -95,11 +96,15 @@ impl Link {
         }
     }
 
-    /// Messages that the system did not take.
-    pub(super) fn unsent(&self) -> u64 {
+    /// Messages that this machine has lost.
+    pub(super) fn losses(&self) -> Losses {
         match self {
-            Self::Tcp(_) => 0,
-            Self::Udp(datagrams) => datagrams.unsent,
+            Self::Tcp(_) => Losses::default(),
+            Self::Udp(datagrams) => {
+                let mut losses = datagrams.losses;
+                losses.socket_drops += u64::from(datagrams.socket.new_drops());
+                losses
+            }
         }
     }
 }
@@ -110,14 +115,14 @@ pub(super) struct Datagrams {
     peer: SocketAddr,
     inbox: Inbox,
     outgoing: Outgoing,
-    unsent: u64,
+    losses: Losses,
 }
 
 impl Datagrams {
     fn open(peer: SocketAddr) -> Result<Self, LinkError> {
         let bound = udp::open(local_address(peer)?, 1)?.into_iter().next().ok_or(io::ErrorKind::AddrNotAvailable);
         let socket = bound.map_err(io::Error::from)?.register()?;
-        Ok(Self { socket, peer, inbox: Inbox::new(), outgoing: Outgoing::new(), unsent: 0 })
+        Ok(Self { socket, peer, inbox: Inbox::new(), outgoing: Outgoing::new(), losses: Losses::default() })
     }
 
     async fn send(&mut self, messages: impl Iterator<Item = Vec<u8>>) {
@@ -128,18 +133,19 @@ impl Datagrams {
                 self.flush().await;
                 pushed = self.outgoing.push(self.peer, from, |out| out.extend_from_slice(&message));
             }
-            self.unsent += u64::from(pushed.is_err());
+            self.losses.unsent += u64::from(pushed.is_err());
         }
         self.flush().await;
     }
 
     async fn flush(&mut self) {
         let flushed = self.outgoing.flush(&self.socket).await;
-        self.unsent += flushed.dropped as u64;
+        self.losses.unsent += flushed.dropped as u64;
     }
 
     fn receive(&mut self, mut take: impl FnMut(&[u8])) -> Result<(), LinkError> {
         self.inbox.receive(&self.socket)?;
+        self.losses.socket_drops += u64::from(self.inbox.kernel_drops());
         for datagram in self.inbox.iter() {
             let is_peer = (datagram.remote.ip(), datagram.remote.port()) == (self.peer.ip(), self.peer.port());
             if is_peer {
@@ -154,8 +160,7 @@ impl Datagrams {
 pub(super) struct Connection {
     stream: TcpStream,
     local: SocketAddr,
-    framer: Framer,
-    input: Vec<u8>,
+    input: Inflow,
     output: Vec<u8>,
     /// How much of the output is gone.
     written: usize,
@@ -167,8 +172,7 @@ impl Connection {
         let stream = connecting.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         stream.set_nodelay(true)?;
         let local = stream.local_addr()?;
-        let (input, output) = (Vec::new(), Vec::new());
-        Ok(Self { stream, local, framer: Framer::default(), input, output, written: 0 })
+        Ok(Self { stream, local, input: Inflow::default(), output: Vec::new(), written: 0 })
     }
 
     fn send(&mut self, messages: impl Iterator<Item = Vec<u8>>) -> Result<(), LinkError> {
@@ -197,42 +201,8 @@ impl Connection {
         Ok(())
     }
 
-    fn receive(&mut self, mut take: impl FnMut(&[u8])) -> Result<(), LinkError> {
-        let before = self.input.len();
-        self.input.resize(before + READ, 0);
-        let read = self.stream.try_read(&mut self.input[before..]);
-        self.input.truncate(before + read.as_ref().copied().unwrap_or_default());
-        match read {
-            Ok(0) => return Err(LinkError::Closed),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(_) => return Err(LinkError::Closed),
-        }
-        let mut taken = 0;
-        loop {
-            match self.framer.cut(&self.input[taken..])? {
-                Cut::Wait => break,
-                Cut::Blank(length) | Cut::Ping(length) => taken += length,
-                Cut::Message(length) => {
-                    take(&self.input[taken..taken + length]);
-                    taken += length;
-                }
-            }
-        }
-        self.input.drain(..taken);
-        Ok(())
+    fn receive(&mut self, take: impl FnMut(&[u8])) -> Result<(), LinkError> {
+        self.input.read(&self.stream).ok_or(LinkError::Closed)?;
+        self.input.cut(take).map_err(LinkError::from)
     }
-}
-
-/// The address, without port, that packets to the peer leave from. Connecting a datagram socket sends nothing.
-fn local_address(peer: SocketAddr) -> io::Result<SocketAddr> {
-    let any: SocketAddr = match peer {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
-    let socket = std::net::UdpSocket::bind(any)?;
-    socket.connect(peer)?;
-    let mut local = socket.local_addr()?;
-    local.set_port(0);
-    Ok(local)
 }

@@ -4,7 +4,7 @@
 //! and what waits are bounded, and the load ends once no call begins any more and those in flight have ended.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -22,6 +22,7 @@ use super::parse::parse;
 use super::step::Scenario;
 use super::template::{Ends, Words};
 use crate::load::flood::timer::Timer;
+use crate::load::losses::Losses;
 use crate::load::pace::{Bounds, Pace, Pacer};
 use crate::load::progress::{Line, PERIOD};
 use crate::load::tally::Tally;
@@ -37,6 +38,8 @@ const GRACE: Duration = Duration::from_secs(1);
 const OVERDUE: Duration = Duration::from_secs(1);
 /// First and longest pause before a lost connection is opened again.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How long a peer may take no connection until the load ends.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What to play where, and how often.
 #[derive(Debug, Clone)]
@@ -70,8 +73,8 @@ pub struct Outcome {
     pub tally: Tally,
     /// From the start until the last call began or ended.
     pub elapsed: Duration,
-    /// Messages that the system did not take.
-    pub unsent: u64,
+    /// What this machine has lost of it.
+    pub losses: Losses,
 }
 
 /// Why nothing was played, or not to its end.
@@ -240,10 +243,10 @@ async fn play(
     tell(&mut course.engine);
     course.screen.clear();
     let elapsed = course.now();
-    let unsent = course.link.unsent();
+    let losses = course.link.losses();
     let (tally, last) = course.engine.finish();
     let elapsed = if last.is_zero() { elapsed } else { last };
-    Ok(Outcome { name: plan.scenario.name.clone(), tally, elapsed, unsent })
+    Ok(Outcome { name: plan.scenario.name.clone(), tally, elapsed, losses })
 }
 
 /// The way of the load through its time.
@@ -292,8 +295,12 @@ impl Course<'_> {
             return Err(PlayError::Link { via, source: error });
         }
         let (mut pause, longest) = RECONNECT;
+        let since = self.now();
         loop {
             let now = self.now();
+            if now >= since + PATIENCE {
+                self.engine.stop();
+            }
             self.engine.give_up(Failure::Connection, now);
             self.engine.messages.clear();
             if self.engine.is_over(now) {
@@ -342,7 +349,8 @@ impl Screen {
 /// Prints what the actions of the scenario have written.
 fn tell(engine: &mut Engine<'_>) {
     for text in engine.take_lines() {
-        eprintln!("{text}");
+        // That nobody reads any more is no reason to fail.
+        let _ = writeln!(io::stderr(), "{text}");
     }
 }
 

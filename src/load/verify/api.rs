@@ -3,7 +3,7 @@
 //! Over HTTP/1.1 a connection has one request at a time, over HTTP/2 up to 64. Invariant: a request that has no answer
 //! within the timeout costs its connection and its own verification alone.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -16,7 +16,7 @@ use hyper::client::conn::{http1, http2};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, Response, StatusCode, Uri};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -28,7 +28,7 @@ use super::local::Local;
 use super::work::{Job, Work};
 use super::{Protocol, Refusal, VerifyError};
 use crate::load::flood::numbers::Numbers;
-use crate::load::flood::slab::Key;
+use crate::load::slab::Key;
 
 /// Where verifications are created.
 const PATH: &str = "/v1/verifications";
@@ -38,6 +38,9 @@ const STREAMS: usize = 64;
 const ANSWER: usize = 64 * 1024;
 /// Longest time that a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(5);
+/// How often a connection of HTTP/2 is asked whether it is alive while requests are under way, and how long it has to
+/// say so.
+const PING: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(5));
 /// Pause before a connection that failed is tried again.
 const CONNECT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -114,6 +117,8 @@ pub(super) struct Client {
     pub(super) calls: mpsc::Sender<Key>,
     /// Whether one has been created: before, a refusal ends the load.
     has_created: Cell<bool>,
+    /// The traffic of each connection.
+    traffic: RefCell<JoinSet<()>>,
 }
 
 /// A connection's end at which requests go in.
@@ -139,8 +144,8 @@ impl Client {
             Protocol::Http1 => Uri::from(path),
             Protocol::Http2 => api.uri.clone(),
         };
-        let has_created = Cell::new(false);
-        Ok(Self { api, protocol, authorization, target, phones, timeout, work, calls, has_created })
+        let (has_created, traffic) = (Cell::new(false), RefCell::default());
+        Ok(Self { api, protocol, authorization, target, phones, timeout, work, calls, has_created, traffic })
     }
 
     /// A new connection. Its traffic runs in a task of its own.
@@ -158,16 +163,26 @@ impl Client {
         match self.protocol {
             Protocol::Http1 => {
                 let (sender, connection) = http1::handshake(stream).await.map_err(io::Error::other)?;
-                tokio::task::spawn_local(connection);
+                self.carry(connection);
                 Ok(Sender::Http1(sender))
             }
             Protocol::Http2 => {
-                let handshake = http2::Builder::new(Local).handshake(stream).await;
-                let (sender, connection) = handshake.map_err(io::Error::other)?;
-                tokio::task::spawn_local(connection);
+                let mut builder = http2::Builder::new(Local);
+                builder.timer(TokioTimer::new()).keep_alive_interval(PING.0).keep_alive_timeout(PING.1);
+                let (sender, connection) = builder.handshake(stream).await.map_err(io::Error::other)?;
+                self.carry(connection);
                 Ok(Sender::Http2(sender))
             }
         }
+    }
+
+    fn carry(&self, connection: impl Future<Output = hyper::Result<()>> + 'static) {
+        let mut traffic = self.traffic.borrow_mut();
+        while traffic.try_join_next().is_some() {}
+        traffic.spawn_local(async move {
+            // Whoever waits for an answer on it hears that it failed.
+            let _ = connection.await;
+        });
     }
 
     /// Creates one verification after the other on this connection and those that replace it, until none comes any

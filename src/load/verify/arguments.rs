@@ -85,8 +85,9 @@ impl VerifyLoad {
     /// A [`LoadError`].
     pub fn run(self, clocks: Clocks) -> Result<bool, LoadError> {
         let settings = self.settings(|name| std::env::var(name).ok())?;
-        let Outcome { tally, elapsed } = run(settings, clocks).map_err(ArgumentError::Verify)?;
+        let Outcome { tally, elapsed, losses } = run(settings, clocks).map_err(ArgumentError::Verify)?;
         self.common.tell(&Run { title: "ringproof load verify", settings: self.shown(), elapsed, tally: &tally })?;
+        losses.tell("");
         Ok(tally.lost == 0 && tally.ended > 0)
     }
 

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use super::body::Id;
 use crate::e164::E164;
-use crate::load::flood::slab::Key;
 use crate::load::pace::Due;
 use crate::load::progress::Counts;
+use crate::load::slab::{Key, Slab};
 use crate::load::tally::Tally;
 
 /// Latencies of this part, in the order of their places in the tally.
@@ -55,12 +55,6 @@ enum Response {
     Final,
 }
 
-#[derive(Debug)]
-struct Slot {
-    generation: u32,
-    verification: Option<Verification>,
-}
-
 /// What an id stands for.
 #[derive(Debug, Clone, Copy)]
 enum Known {
@@ -80,9 +74,7 @@ pub(super) struct Pair {
 /// All verifications of a load.
 #[derive(Debug)]
 pub(super) struct Board {
-    slots: Vec<Slot>,
-    free: Vec<u16>,
-    first_generation: u32,
+    slab: Slab<Verification>,
     ids: HashMap<Id, Known>,
     ended: VecDeque<Id>,
     /// When each is given up, in the order of their beginnings.
@@ -96,9 +88,7 @@ impl Board {
     /// None yet. `first_generation` makes the keys of this run its own.
     pub(super) fn new(timeout: Duration, first_generation: u32) -> Self {
         Self {
-            slots: Vec::new(),
-            free: Vec::new(),
-            first_generation,
+            slab: Slab::new(first_generation),
             ids: HashMap::new(),
             ended: VecDeque::new(),
             deadlines: VecDeque::new(),
@@ -110,7 +100,12 @@ impl Board {
 
     /// How many are in flight.
     pub(super) fn open(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.slab.len()
+    }
+
+    /// Whether one is in flight.
+    pub(super) fn is_open(&mut self, key: Key) -> bool {
+        self.get(key).is_some()
     }
 
     /// How many have begun, ended and been lost so far.
@@ -122,14 +117,12 @@ impl Board {
     pub(super) fn begin(&mut self, due: Due, now: Duration) -> Option<Key> {
         self.tally.begin(now);
         self.last = now;
-        let Some(place) = self.place() else {
+        let (number, begun) = (due.call, due.at);
+        let verification = Verification { number, begun, counted: now, is_requested: false, call: None };
+        let Some(key) = self.slab.insert(verification) else {
             self.lose("no_room", now);
             return None;
         };
-        let slot = &mut self.slots[usize::from(place)];
-        let (number, begun) = (due.call, due.at);
-        slot.verification = Some(Verification { number, begun, counted: now, is_requested: false, call: None });
-        let key = Key { place, generation: slot.generation };
         self.deadlines.push_back((due.at + self.timeout, key));
         Some(key)
     }
@@ -180,8 +173,8 @@ impl Board {
         Some(pair)
     }
 
-    /// A response came; a final one is to be acknowledged where the call is given. One that comes again is too
-    /// (RFC 3261 17.1.1.2).
+    /// A response came; a final one is to be acknowledged where the call is given. One that comes again is too, while
+    /// its verification is in flight (RFC 3261 17.1.1.2).
     pub(super) fn response(&mut self, key: Key, code: u16, now: Duration) -> Option<Pair> {
         let found = self.get(key).and_then(|verification| {
             let (number, call) = (verification.number, verification.call.as_mut()?);
@@ -254,6 +247,17 @@ impl Board {
         }
     }
 
+    /// The connection of the calls has ended: those that wait for their final response get none any more.
+    pub(super) fn disconnect(&mut self, now: Duration) {
+        let keys: Vec<Key> = self.deadlines.iter().map(|(_, key)| *key).collect();
+        for key in keys {
+            let call = self.get(key).and_then(|verification| verification.call.as_ref());
+            if call.is_some_and(|call| call.sent.is_some() && call.response != Response::Final) {
+                self.fail(key, "connection lost", now);
+            }
+        }
+    }
+
     /// Takes back what the node was not asked for: it has not begun.
     pub(super) fn withdraw(&mut self) {
         let keys: Vec<Key> = self.deadlines.iter().map(|(_, key)| *key).collect();
@@ -301,25 +305,12 @@ impl Board {
         self.last = now;
     }
 
-    fn place(&mut self) -> Option<u16> {
-        if let Some(place) = self.free.pop() {
-            return Some(place);
-        }
-        let place = u16::try_from(self.slots.len()).ok()?;
-        self.slots.push(Slot { generation: self.first_generation, verification: None });
-        Some(place)
-    }
-
     fn get(&mut self, key: Key) -> Option<&mut Verification> {
-        let slot = self.slots.get_mut(usize::from(key.place)).filter(|slot| slot.generation == key.generation)?;
-        slot.verification.as_mut()
+        self.slab.get_mut(key)
     }
 
     fn remove(&mut self, key: Key) -> Option<Verification> {
-        let slot = self.slots.get_mut(usize::from(key.place)).filter(|slot| slot.generation == key.generation)?;
-        let verification = slot.verification.take()?;
-        slot.generation = slot.generation.wrapping_add(1);
-        self.free.push(key.place);
+        let verification = self.slab.remove(key)?;
         if let Some(call) = &verification.call {
             self.ids.remove(&call.id);
         }
@@ -408,6 +399,26 @@ mod tests {
         assert!(board.response(key, 486, milliseconds(900)).is_some(), "a final response again is acknowledged again");
         let (tally, _) = board.take();
         assert_eq!((tally.retransmissions, tally.stray, tally.codes["final 486"]), (1, 1, 1));
+    }
+
+    #[test]
+    fn a_lost_connection_loses_the_calls_that_wait_on_it() {
+        let mut board = Board::new(TIMEOUT, 0);
+        let (refused, told) = called(&mut board, 0, Duration::ZERO);
+        board.response(refused, 486, milliseconds(5));
+        let (ringing, _) = called(&mut board, 1, Duration::ZERO);
+        board.response(ringing, 180, milliseconds(5));
+        called(&mut board, 2, Duration::ZERO);
+        let uncalled = board.begin(due(3, Duration::ZERO), Duration::ZERO).unwrap();
+        let created = (Id::new("ver_3").unwrap(), dialled());
+        assert!(board.created(uncalled, created, Duration::ZERO, Duration::ZERO));
+
+        board.disconnect(milliseconds(6));
+        assert!(board.is_open(refused) && board.is_open(uncalled) && !board.is_open(ringing));
+        assert!(board.invite(uncalled, milliseconds(7)).is_some());
+        board.webhook(&told, milliseconds(8));
+        let (tally, _) = board.take();
+        assert_eq!((tally.begun, tally.ended, tally.lost, tally.codes["connection lost"]), (4, 1, 2, 2));
     }
 
     #[test]

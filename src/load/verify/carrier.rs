@@ -1,4 +1,4 @@
-//! The carrier: places the calls of created verifications, acknowledges their refusals, and keeps time.
+//! The carrier: places the calls of created verifications, sends their INVITEs again, and acknowledges their refusals.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use super::line::Line;
 use super::messages::Messages;
 use super::work::Work;
 use crate::load::flood::reply::Reader;
-use crate::load::flood::slab::Key;
 use crate::load::flood::timers::{Look, Timers};
+use crate::load::slab::Key;
 use crate::transport::udp::BATCH;
 
-/// How often calls without an answer and verifications without an end are looked for.
+/// How often calls without an answer are looked for.
 const SWEEP: Duration = Duration::from_millis(10);
 /// Sweeps between two tries to open a connection again.
 const MEND: u32 = 10;
@@ -47,7 +47,8 @@ impl Carrier {
         loop {
             tokio::select! {
                 () = self.line.readable() => self.receive(&reader).await,
-                count = calls.recv_many(&mut keys, BATCH) => {
+                // Without a connection they wait.
+                count = calls.recv_many(&mut keys, BATCH), if self.line.is_open() => {
                     if count == 0 {
                         return;
                     }
@@ -73,7 +74,7 @@ impl Carrier {
             let messages = &self.messages;
             self.line.send(|out| messages.invite(key, pair, out)).await;
         }
-        self.line.flush().await;
+        self.flush().await;
     }
 
     async fn receive(&mut self, reader: &Reader) {
@@ -93,25 +94,36 @@ impl Carrier {
             }
         });
         if !is_there {
-            work.with(|board| board.count("connection lost"));
+            self.disconnect();
         }
         let messages = &self.messages;
         for Ack { key, pair, code, to } in acks {
             self.line.send(|out| messages.ack(key, pair, (code, &to), out)).await;
         }
-        self.line.flush().await;
+        self.flush().await;
     }
 
     async fn sweep(&mut self) {
         let now = self.work.now();
-        self.work.with(|board| board.expire(now));
         while let Some(look) = self.timers.due(now, |key| self.work.with(|board| board.is_unanswered(key))) {
-            // The end of a verification is the board's, for it counts from the beginning.
+            // The end of a verification is not the call's: it counts from the beginning.
             let Look::Again(key) = look else { continue };
             let Some(pair) = self.work.with(|board| board.again(key)) else { continue };
             let messages = &self.messages;
             self.line.send(|out| messages.invite(key, pair, out)).await;
         }
-        self.line.flush().await;
+        self.flush().await;
+    }
+
+    async fn flush(&mut self) {
+        if !self.line.flush().await {
+            self.disconnect();
+        }
+        self.work.lose(self.line.take_losses());
+    }
+
+    fn disconnect(&self) {
+        let now = self.work.now();
+        self.work.with(|board| board.disconnect(now));
     }
 }

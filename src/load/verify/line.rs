@@ -1,7 +1,7 @@
 //! The carrier's way to the node: one UDP socket with batches, or one TCP connection, opened again when it breaks.
 //!
-//! Invariant: what comes is from the peer and has a size, and what cannot be sent is dropped, for the call that it
-//! belongs to has a timeout.
+//! Invariant: what comes is from the peer and has a size, what is lost on this machine is counted, and the end of a
+//! connection is told once.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,15 +13,14 @@ use tokio::time::timeout;
 
 use super::VerifyError;
 use crate::load::flood::local_address;
+use crate::load::inflow::Inflow;
+use crate::load::losses::Losses;
 use crate::load::target::Target;
 use crate::sip::flow::Transport;
-use crate::sip::framing::{Cut, Framer};
 use crate::transport::udp::{self, BATCH, Inbox, Outgoing, UdpSocket};
 
 /// Longest time that opening the connection or writing to it may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Bytes that one read of a stream takes at most, and at least has room for.
-const READ: usize = 64 * 1024;
 
 /// The way to one peer.
 pub(super) enum Line {
@@ -35,14 +34,13 @@ pub(super) struct Datagrams {
     inbox: Inbox,
     outgoing: Outgoing,
     peer: SocketAddr,
+    losses: Losses,
 }
 
 /// A connection, or none for now.
 pub(super) struct Stream {
     connection: Option<TcpStream>,
-    framer: Framer,
-    /// What has come, less what is taken.
-    buffer: Vec<u8>,
+    inflow: Inflow,
     outgoing: Vec<u8>,
     peer: SocketAddr,
 }
@@ -58,19 +56,22 @@ impl Line {
             let local = local_address(via.address).map_err(failed)?;
             let socket = udp::open(local, 1)?.remove(0).register()?;
             let local = socket.local_addr();
-            let (inbox, outgoing) = (Inbox::new(), Outgoing::new());
-            return Ok((Self::Udp(Box::new(Datagrams { socket, inbox, outgoing, peer: via.address })), local));
+            let (inbox, outgoing, losses) = (Inbox::new(), Outgoing::new(), Losses::default());
+            return Ok((Self::Udp(Box::new(Datagrams { socket, inbox, outgoing, peer: via.address, losses })), local));
         }
         let stream = connect(via.address).await.map_err(failed)?;
         let local = stream.local_addr().map_err(failed)?;
-        let line = Stream {
-            connection: Some(stream),
-            framer: Framer::default(),
-            buffer: Vec::new(),
-            outgoing: Vec::new(),
-            peer: via.address,
-        };
+        let line =
+            Stream { connection: Some(stream), inflow: Inflow::default(), outgoing: Vec::new(), peer: via.address };
         Ok((Self::Tcp(Box::new(line)), local))
+    }
+
+    /// Whether messages can leave: always over UDP, and over TCP while there is a connection.
+    pub(super) fn is_open(&self) -> bool {
+        match self {
+            Self::Udp(_) => true,
+            Self::Tcp(line) => line.connection.is_some(),
+        }
     }
 
     /// Waits until there may be something to receive; for ever while there is no connection. May be dropped and called
@@ -89,7 +90,8 @@ impl Line {
         }
     }
 
-    /// Gives `take` each message that has come, up to a batch of them. Gives whether the connection is still there.
+    /// Gives `take` each message that has come, up to a batch of them. Gives whether the connection is still there, or
+    /// was gone before.
     pub(super) fn receive(&mut self, take: impl FnMut(&[u8])) -> bool {
         match self {
             Self::Udp(line) => {
@@ -105,7 +107,7 @@ impl Line {
         match self {
             Self::Udp(line) => {
                 if line.outgoing.len() >= BATCH {
-                    let _ = line.outgoing.flush(&line.socket).await;
+                    line.flush().await;
                 }
                 let from = line.socket.local_addr().ip();
                 // There is room, and a message of ours is not too long.
@@ -116,13 +118,25 @@ impl Line {
         }
     }
 
-    /// Sends what waits.
-    pub(super) async fn flush(&mut self) {
+    /// Sends what waits. Gives whether the connection is still there, or was gone before.
+    pub(super) async fn flush(&mut self) -> bool {
         match self {
             Self::Udp(line) => {
-                let _ = line.outgoing.flush(&line.socket).await;
+                line.flush().await;
+                true
             }
             Self::Tcp(line) => line.flush().await,
+        }
+    }
+
+    /// What this machine has lost since it was asked last.
+    pub(super) fn take_losses(&mut self) -> Losses {
+        match self {
+            Self::Udp(line) => {
+                line.losses.socket_drops += u64::from(line.socket.new_drops());
+                std::mem::take(&mut line.losses)
+            }
+            Self::Tcp(_) => Losses::default(),
         }
     }
 
@@ -140,58 +154,48 @@ impl Datagrams {
     fn receive(&mut self, mut take: impl FnMut(&[u8])) {
         // A socket that cannot be read now is read again when it says so.
         let _ = self.inbox.receive(&self.socket);
+        self.losses.socket_drops += u64::from(self.inbox.kernel_drops());
         for datagram in self.inbox.iter() {
             if datagram.remote == self.peer && !datagram.truncated {
                 take(datagram.bytes);
             }
         }
     }
+
+    async fn flush(&mut self) {
+        let flushed = self.outgoing.flush(&self.socket).await;
+        self.losses.unsent += flushed.dropped as u64;
+    }
 }
 
 impl Stream {
-    fn receive(&mut self, mut take: impl FnMut(&[u8])) -> bool {
-        let Some(stream) = &self.connection else { return false };
-        self.buffer.reserve(READ);
-        match stream.try_read_buf(&mut self.buffer) {
-            Ok(0) => return self.close(),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
-            Err(_) => return self.close(),
+    fn receive(&mut self, take: impl FnMut(&[u8])) -> bool {
+        let Some(stream) = &self.connection else { return true };
+        let is_there = self.inflow.read(stream).is_some() && self.inflow.cut(take).is_ok();
+        if !is_there {
+            self.close();
         }
-        let mut taken = 0;
-        loop {
-            match self.framer.cut(&self.buffer[taken..]) {
-                Ok(Cut::Wait) => break,
-                Ok(Cut::Blank(length) | Cut::Ping(length)) => taken += length,
-                Ok(Cut::Message(length)) => {
-                    take(&self.buffer[taken..taken + length]);
-                    taken += length;
-                }
-                Err(_) => return self.close(),
-            }
-        }
-        self.buffer.drain(..taken);
-        true
+        is_there
     }
 
-    async fn flush(&mut self) {
-        let Some(stream) = &mut self.connection else { return };
+    async fn flush(&mut self) -> bool {
+        let Some(stream) = &mut self.connection else { return true };
         if self.outgoing.is_empty() {
-            return;
+            return true;
         }
         let written = timeout(PATIENCE, stream.write_all(&self.outgoing)).await;
         self.outgoing.clear();
-        if !matches!(written, Ok(Ok(()))) {
+        let is_there = matches!(written, Ok(Ok(())));
+        if !is_there {
             self.close();
         }
+        is_there
     }
 
-    fn close(&mut self) -> bool {
+    fn close(&mut self) {
         self.connection = None;
-        self.framer = Framer::default();
-        self.buffer.clear();
+        self.inflow = Inflow::default();
         self.outgoing.clear();
-        false
     }
 }
 

@@ -1,18 +1,15 @@
 //! The messages of the calls: INVITE and the ACK of its final response, with a number of its own for each call.
-//!
-//! An answered call gets its ACK and no BYE: a node that verifies refuses calls, and `ringproof call` ends what a peer
-//! answers. RFC 3261 17.1.1.3.
 
 use std::net::SocketAddr;
 
 use super::board::Pair;
 use crate::e164::E164;
 use crate::load::flood::Lengths;
-use crate::load::flood::identifiers::Identifiers;
+use crate::load::flood::forms::{self, Entries, Forms};
 use crate::load::flood::numbers::Numbers;
-use crate::load::flood::slab::Key;
-use crate::load::flood::template::{BRANCH, CALL_ID, CALLER, DIALLED, Digits, TAG, TO, Template, Values};
-use crate::load::request::{Host, Identity, Requests};
+use crate::load::flood::template::{BRANCH, CALL_ID, CALLER, DIALLED, TAG, TO, Template};
+use crate::load::request::{Identity, Requests};
+use crate::load::slab::Key;
 use crate::load::target::Target;
 
 /// Digits that stand for the caller's and the dialled number until the message is cut.
@@ -21,11 +18,7 @@ const SAMPLES: [&str; 2] = ["966500000001", "966115000002"];
 /// Writes messages.
 pub(super) struct Messages {
     phones: Numbers,
-    seed: u64,
-    host: Vec<u8>,
-    invite: Template,
-    ack_refusal: Template,
-    ack_answer: Template,
+    forms: Forms,
 }
 
 impl Messages {
@@ -33,7 +26,6 @@ impl Messages {
     pub(super) fn new((local, via): (SocketAddr, Target), phones: Numbers, seed: u64) -> Self {
         let identity = Identity {
             branch: BRANCH.to_owned(),
-            // The ACK of an answer is a transaction of its own.
             ack_branch: format!("{BRANCH}-a"),
             bye_branch: String::new(),
             tag: TAG.to_owned(),
@@ -43,39 +35,28 @@ impl Messages {
             .map(|digits| E164::from_digits(digits.as_bytes()).expect("the samples are numbers of an assigned code"));
         let requests = Requests::new(identity, (caller, dialled), (local, via), &[]);
         let cut = |text: &str| Template::new(&text.replace(SAMPLES[0], CALLER).replace(SAMPLES[1], DIALLED));
-        Self {
-            phones,
-            seed,
-            host: Host(local.ip()).to_string().into_bytes(),
+        let forms = Forms {
             invite: cut(&requests.invite()),
             ack_refusal: cut(&requests.ack_refusal(TO)),
             ack_answer: cut(&requests.ack_answer(None, TO)),
-        }
+            identity: forms::Identity::new(seed, Lengths::Varied, local.ip()),
+        };
+        Self { phones, forms }
     }
 
     /// Appends the INVITE of a call, the same each time.
     pub(super) fn invite(&self, key: Key, pair: Pair, out: &mut Vec<u8>) {
-        self.render(&self.invite, key, pair, &[], out);
+        self.forms.invite(self.entries(key, pair), out);
     }
 
     /// Appends the ACK of a final response with this code and value of To.
-    pub(super) fn ack(&self, key: Key, pair: Pair, (code, to): (u16, &[u8]), out: &mut Vec<u8>) {
-        let template = if code < 300 { &self.ack_answer } else { &self.ack_refusal };
-        self.render(template, key, pair, to, out);
+    pub(super) fn ack(&self, key: Key, pair: Pair, response: (u16, &[u8]), out: &mut Vec<u8>) {
+        self.forms.ack(self.entries(key, pair), response, out);
     }
 
-    fn render(&self, template: &Template, key: Key, pair: Pair, to: &[u8], out: &mut Vec<u8>) {
-        let identifiers = Identifiers::new(self.seed, pair.number, key, Lengths::Varied, &self.host);
-        let (caller, dialled) = (Digits::of(self.phones.spread(pair.number)), Digits::of(pair.dialled.as_u64()));
-        let values = Values {
-            branch: identifiers.branch(),
-            call_id: identifiers.call_id(),
-            tag: identifiers.tag(),
-            caller: caller.as_bytes(),
-            dialled: dialled.as_bytes(),
-            to,
-        };
-        template.render(&values, out);
+    fn entries(&self, key: Key, pair: Pair) -> Entries {
+        let number = pair.number;
+        Entries { number, key, caller: self.phones.spread(number), dialled: pair.dialled.as_u64() }
     }
 }
 

@@ -29,9 +29,9 @@ use std::time::{Duration, Instant, SystemTime};
 use secrecy::{SecretSlice, SecretString};
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
-use tokio::sync::mpsc;
-use tokio::task::LocalSet;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinSet, LocalSet};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 pub use api::{Api, ApiError, parse_api};
 
@@ -46,6 +46,7 @@ use super::flood::lacks_descriptors;
 use super::flood::numbers::Numbers;
 use super::flood::timers::Timers;
 use super::ladder::Escaped;
+use super::losses::Losses;
 use super::pace::{Bounds, Pace, Pacer};
 use super::progress::{Line as Progress, PERIOD};
 use super::tally::Tally;
@@ -57,8 +58,8 @@ use crate::transport::TransportError;
 const WAITING: usize = 4_096;
 /// How long verifications in flight still have after an interrupt.
 const LAST: Duration = Duration::from_secs(1);
-/// How long the answers to the last webhooks have to leave.
-const LINGER: Duration = Duration::from_millis(20);
+/// How long the answers to the last webhooks have at most to leave.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// What to verify where, and how much of it.
 #[derive(Debug)]
@@ -112,6 +113,8 @@ pub struct Outcome {
     pub tally: Tally,
     /// From the start until the last verification began or ended.
     pub elapsed: Duration,
+    /// What this machine has lost of it.
+    pub losses: Losses,
 }
 
 /// Why nothing was verified, or not to the end. The user corrects the command line, or what it names.
@@ -208,13 +211,15 @@ const fn hint(status: u16) -> &'static str {
 /// A [`VerifyError`].
 pub fn run(settings: Settings, clocks: Clocks) -> Result<Outcome, VerifyError> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, load(settings, clocks))
+    LocalSet::new().block_on(&runtime, async {
+        let address = settings.listen;
+        let listener = TcpListener::bind(address).await;
+        load(settings, listener.map_err(|source| VerifyError::Listen { address, source })?, clocks).await
+    })
 }
 
-async fn load(settings: Settings, clocks: Clocks) -> Result<Outcome, VerifyError> {
-    let Settings { listen, via, bounds, timeout: limit, .. } = settings;
-    let listener = TcpListener::bind(listen).await;
-    let listener = listener.map_err(|source| VerifyError::Listen { address: listen, source })?;
+async fn load(settings: Settings, listener: TcpListener, clocks: Clocks) -> Result<Outcome, VerifyError> {
+    let Settings { via, bounds, timeout: limit, .. } = settings;
     let (line, local) = Line::open(via).await?;
 
     let seed = rand::random::<u64>();
@@ -233,19 +238,26 @@ async fn load(settings: Settings, clocks: Clocks) -> Result<Outcome, VerifyError
         senders.push(sender?);
     }
 
-    // They end with the event loop: when all verifications have ended, none of them has anything left to do.
     let receiver = Receiver { work: work.clone(), secrets: settings.secrets, utc: clocks.utc };
-    tokio::task::spawn_local(receiver.run(listener));
+    let (running, ended) = watch::channel(());
+    let mut receiving = JoinSet::new();
+    receiving.spawn_local(receiver.run(listener, ended));
     let timers = if via.transport == Transport::Udp { Timers::unreliable(limit) } else { Timers::reliable(limit) };
-    tokio::task::spawn_local(Carrier { work: work.clone(), line, messages, timers }.run(placed));
+    // When all verifications have ended, none of these has anything left to do, and they end with the set.
+    let mut tasks = JoinSet::new();
+    tasks.spawn_local(Carrier { work: work.clone(), line, messages, timers }.run(placed));
+    let timekeeper = work.clone();
+    tasks.spawn_local(async move { timekeeper.keep_time().await });
     for sender in senders {
-        tokio::task::spawn_local(client.clone().run(sender));
+        tasks.spawn_local(client.clone().run(sender));
     }
 
     follow(&work, Pacer::new(settings.pace, bounds, 0, 1), bounds).await?;
-    sleep(LINGER).await;
+    drop(running);
+    // The node sends again what it has no answer to.
+    let _ = timeout(LINGER, receiving.join_next()).await;
     let (tally, last) = work.with(Board::take);
-    Ok(Outcome { tally, elapsed: if last.is_zero() { work.now() } else { last } })
+    Ok(Outcome { tally, elapsed: if last.is_zero() { work.now() } else { last }, losses: work.losses() })
 }
 
 /// Lets the load run to its end, and shows meanwhile how far it is.

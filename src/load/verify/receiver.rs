@@ -4,6 +4,7 @@
 //! request has an end and a size, and what is not signed ends no verification.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
@@ -16,6 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use secrecy::SecretSlice;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -41,19 +43,22 @@ pub(super) struct Receiver {
 }
 
 impl Receiver {
-    /// Serves for as long as it is polled.
-    pub(super) async fn run(self, listener: TcpListener) {
+    /// Serves until the other end of `ended` is gone, and then until what came before is answered.
+    pub(super) async fn run(self, listener: TcpListener, mut ended: watch::Receiver<()>) {
         let this = Rc::new(self);
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
+                _ = ended.changed() => break,
                 Some(_) = connections.join_next() => {}
                 accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
-                    Ok((stream, _)) => { connections.spawn_local(serve(stream, Rc::clone(&this))); }
+                    Ok((stream, _)) => { connections.spawn_local(serve(stream, Rc::clone(&this), ended.clone())); }
                     Err(_) => sleep(ACCEPT_AGAIN).await,
                 },
             }
         }
+        drop(listener);
+        while connections.join_next().await.is_some() {}
     }
 
     /// The status for a request with this head and body, which is told to the board.
@@ -75,7 +80,7 @@ impl Receiver {
     }
 }
 
-async fn serve(stream: TcpStream, receiver: Rc<Receiver>) {
+async fn serve(stream: TcpStream, receiver: Rc<Receiver>, mut ended: watch::Receiver<()>) {
     // Answers are small and each is waited for.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| {
@@ -85,8 +90,15 @@ async fn serve(stream: TcpStream, receiver: Rc<Receiver>) {
     let mut builder = auto::Builder::new(Local);
     builder.http1().timer(TokioTimer::new()).header_read_timeout(REQUEST);
     builder.http2().timer(TokioTimer::new());
-    // A connection that breaks takes its unanswered webhooks with it, and the node sends them again.
-    let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        // A connection that breaks takes its unanswered webhooks with it, and the node sends them again.
+        _ = connection.as_mut() => {}
+        _ = ended.changed() => {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    }
 }
 
 async fn respond(request: Request<Incoming>, receiver: &Receiver) -> Response<Full<Bytes>> {
@@ -111,6 +123,9 @@ fn empty(status: StatusCode) -> Response<Full<Bytes>> {
 #[cfg(test)]
 mod tests {
     use std::time::{Instant, UNIX_EPOCH};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::task::LocalSet;
 
     use super::super::board::Board;
     use super::super::body::Id;
@@ -151,6 +166,28 @@ mod tests {
         assert_eq!(receiver.take(&signed(SECRET, other), other), StatusCode::NO_CONTENT);
         assert_eq!(receiver.take(&signed(SECRET, b"x"), b"x"), StatusCode::BAD_REQUEST);
         assert_eq!(receiver.work.with(|board| board.open()), 1);
+    }
+
+    #[tokio::test]
+    async fn at_the_end_what_came_is_answered_and_connections_are_closed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (running, ended) = watch::channel(());
+        let client = async {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let head = "POST /hook HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let mut answer = [0; 25];
+            stream.read_exact(&mut answer).await.unwrap();
+            assert_eq!(answer, *b"HTTP/1.1 100 Continue\r\n\r\n");
+            drop(running);
+            stream.write_all(b"{}").await.unwrap();
+            let mut rest = String::new();
+            stream.read_to_string(&mut rest).await.unwrap();
+            assert!(rest.starts_with("HTTP/1.1 400 "), "{rest}");
+        };
+        let served = async { tokio::join!(receiver().run(listener, ended), client) };
+        timeout(Duration::from_secs(20), LocalSet::new().run_until(served)).await.unwrap();
     }
 
     /// With one verification in flight, `ver_1`, that has its final response.

@@ -8,12 +8,17 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::VerifyError;
 use super::board::Board;
-use crate::load::flood::slab::Key;
 use crate::load::flood::timer::Timer;
+use crate::load::losses::Losses;
 use crate::load::pace::Pacer;
+use crate::load::slab::Key;
+
+/// How often verifications that have taken too long are looked for.
+const SWEEP: Duration = Duration::from_millis(10);
 
 /// A verification that is to be created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +34,7 @@ pub(super) struct Work {
     clock: fn() -> Instant,
     start: Cell<Instant>,
     board: RefCell<Board>,
+    losses: Cell<Losses>,
     ready: RefCell<VecDeque<Job>>,
     /// One has become ready, or none does any more.
     arrived: Notify,
@@ -46,6 +52,7 @@ impl Work {
             clock,
             start: Cell::new(clock()),
             board: RefCell::new(board),
+            losses: Cell::default(),
             ready: RefCell::default(),
             arrived: Notify::new(),
             is_over: Cell::new(false),
@@ -71,17 +78,48 @@ impl Work {
         outcome
     }
 
-    /// The next verification to create; `None` once none comes any more.
+    /// This machine has lost messages.
+    pub(super) fn lose(&self, more: Losses) {
+        let mut losses = self.losses.get();
+        losses += more;
+        self.losses.set(losses);
+    }
+
+    /// All messages that this machine has lost.
+    pub(super) fn losses(&self) -> Losses {
+        self.losses.get()
+    }
+
+    /// Gives up what has taken longer than the timeout, for as long as it is polled. A task of its own does so: others
+    /// may wait for the peer.
+    pub(super) async fn keep_time(&self) {
+        let mut sweep = interval(SWEEP);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            sweep.tick().await;
+            let now = self.now();
+            self.with(|board| board.expire(now));
+        }
+    }
+
+    /// The next verification to create, less those that have been given up while they waited; `None` once none comes
+    /// any more.
     pub(super) async fn next(&self) -> Option<Job> {
         loop {
-            if let Some(job) = self.ready.borrow_mut().pop_front() {
-                return Some(job);
+            while let Some(job) = self.first() {
+                if self.with(|board| board.is_open(job.key)) {
+                    return Some(job);
+                }
             }
             if self.is_over.get() {
                 return None;
             }
             self.arrived.notified().await;
         }
+    }
+
+    fn first(&self) -> Option<Job> {
+        self.ready.borrow_mut().pop_front()
     }
 
     /// Starts the load: verifications begin as the pacer has it, until the last of them has ended.
@@ -147,5 +185,54 @@ impl Work {
             }
             self.refused.notified().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::load::pace::Due;
+
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn what_was_given_up_while_it_waited_is_not_created() {
+        let work = Work::new(clock, Board::new(DEADLINE, 0));
+        let [given_up, open] = [0, 1].map(|number| begin(&work, number));
+        work.with(|board| board.fail(given_up.key, "timeout", Duration::ZERO));
+        assert_eq!(timeout(DEADLINE, work.next()).await.unwrap(), Some(open));
+        work.stop();
+        assert_eq!(timeout(DEADLINE, work.next()).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn what_takes_too_long_is_given_up_though_nobody_else_runs() {
+        let work = Work::new(clock, Board::new(Duration::from_millis(1), 0));
+        begin(&work, 0);
+        let given_up = async {
+            tokio::select! {
+                () = work.keep_time() => {}
+                () = work.drained() => {}
+            }
+        };
+        timeout(DEADLINE, given_up).await.unwrap();
+        let (tally, _) = work.with(Board::take);
+        assert_eq!((tally.lost, tally.codes["create timeout"]), (1, 1));
+    }
+
+    /// One that waits to be created.
+    fn begin(work: &Work, number: u64) -> Job {
+        let due = Due { call: number, at: Duration::ZERO };
+        let key = work.with(|board| board.begin(due, Duration::ZERO)).unwrap();
+        let job = Job { key, number };
+        work.ready.borrow_mut().push_back(job);
+        job
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "the clock that the command hands in")]
+    fn clock() -> Instant {
+        Instant::now()
     }
 }

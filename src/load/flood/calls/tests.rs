@@ -4,8 +4,8 @@ use super::*;
 use crate::load::flood::identifiers::Lengths;
 use crate::load::flood::numbers::Numbers;
 use crate::load::flood::script::Plot;
-use crate::load::flood::slab::ROOM;
 use crate::load::pace::{Bounds, Pace};
+use crate::load::slab::ROOM;
 use crate::load::target::parse_via;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::future::pending;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 use super::*;
@@ -70,12 +71,33 @@ async fn a_closed_connection_loses_its_calls_and_the_load_goes_on() {
 }
 
 #[tokio::test]
-async fn a_peer_that_takes_no_connection_is_told() {
+async fn a_peer_that_stays_away_ends_the_load() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
     let files = Files::of_fixture("caller");
-    let settings = files.settings(Transport::Tcp, address);
+    let settings = Settings {
+        pace: Pace::Closed { window: 1 },
+        bounds: Bounds { duration: Duration::from_hours(24), calls: Some(1_000_000) },
+        timeout: Duration::from_hours(24),
+        ..files.settings(Transport::Tcp, listener.local_addr().unwrap())
+    };
+    let serve = async {
+        let (mut only, _) = listener.accept().await.unwrap();
+        only.read_u8().await.unwrap();
+        drop((only, listener));
+        pending::<()>().await;
+    };
+    let tally = outcome_by(leaping, &settings, serve).await.tally;
+    assert!(tally.begun < 100 && tally.lost == tally.begun, "{tally:?}");
+    assert!(tally.codes.contains_key("connection"), "{:?}", tally.codes);
+}
+
+#[tokio::test]
+async fn a_peer_that_takes_no_connection_is_told() {
+    // A socket that is bound and does not listen: nobody else gets its port.
+    let refusing = TcpSocket::new_v4().unwrap();
+    refusing.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let files = Files::of_fixture("caller");
+    let settings = files.settings(Transport::Tcp, refusing.local_addr().unwrap());
     let error = play(&settings, read(&settings).unwrap(), now, None, pending()).await.unwrap_err();
     assert!(matches!(error, PlayError::Link { .. }) && !error.is_misuse(), "{error}");
 }
@@ -113,10 +135,14 @@ fn check(outcome: &Outcome, name: &str, codes: &[&str]) {
 
 /// Plays the load while the peer serves.
 async fn outcome(settings: &Settings, serve: impl Future<Output = ()>) -> Outcome {
+    outcome_by(now, settings, serve).await
+}
+
+async fn outcome_by(clock: fn() -> Instant, settings: &Settings, serve: impl Future<Output = ()>) -> Outcome {
     let files = read(settings).unwrap();
     let both = async {
         tokio::select! {
-            outcome = play(settings, files, now, None, pending()) => outcome.unwrap(),
+            outcome = play(settings, files, clock, None, pending()) => outcome.unwrap(),
             () = serve => panic!("the peer serves as long as the load lasts"),
         }
     };
@@ -208,6 +234,12 @@ impl Files {
             seed: 0x1234_5678_9abc_def0,
         }
     }
+}
+
+/// A clock that is ten seconds further each time.
+fn leaping() -> Instant {
+    static LEAPS: AtomicU32 = AtomicU32::new(0);
+    now() + Duration::from_secs(10) * LEAPS.fetch_add(1, Ordering::Relaxed)
 }
 
 #[allow(clippy::disallowed_methods, reason = "the clock that the command hands in")]

@@ -1,16 +1,14 @@
-//! The calls in flight, each at a place that its branch names.
+//! What is in flight, each at a place that the branch of its INVITE names.
 //!
 //! A response is matched by the digits behind the cookie of its branch: no map, no allocation. The generation tells
-//! the call at a place from the ones before it there, for answers may come late or twice.
+//! what is at a place from what was there before, for answers may come late or twice.
 
-use std::time::Duration;
-
-/// Most calls in flight.
-pub const ROOM: usize = 1 << 16;
+/// Most that are in flight.
+pub(crate) const ROOM: usize = 1 << 16;
 /// Digits of a key in text.
 pub(crate) const KEY: usize = 12;
 
-/// Where a call is kept, and which of those that were there: four and eight hexadecimal digits.
+/// Where something is kept, and which of those that were there: four and eight hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Key {
     pub(crate) place: u16,
@@ -44,34 +42,23 @@ impl Key {
     }
 }
 
-/// A call in flight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Call {
-    /// Its number in the load.
-    pub(crate) number: u64,
-    /// The moment that its latency counts from.
-    pub(crate) begun: Duration,
-    /// Whether a provisional response has come: its INVITE is not sent again (RFC 3261 17.1.1.2).
-    pub(crate) proceeding: bool,
-}
-
 #[derive(Debug)]
-struct Slot {
+struct Slot<T> {
     generation: u32,
-    call: Option<Call>,
+    value: Option<T>,
 }
 
-/// The calls in flight, at most [`ROOM`].
+/// What is in flight, at most [`ROOM`].
 #[derive(Debug)]
-pub(crate) struct Slab {
-    slots: Vec<Slot>,
+pub(crate) struct Slab<T> {
+    slots: Vec<Slot<T>>,
     free: Vec<u16>,
     first_generation: u32,
 }
 
-impl Slab {
-    /// No calls. The first call of each place has this generation: other runs begin elsewhere, and answers to their
-    /// calls match none of ours.
+impl<T> Slab<T> {
+    /// Nothing. The first at each place has this generation: other runs begin elsewhere, and answers to their calls
+    /// match none of ours.
     pub(crate) const fn new(first_generation: u32) -> Self {
         Self { slots: Vec::new(), free: Vec::new(), first_generation }
     }
@@ -85,40 +72,40 @@ impl Slab {
         self.len() == 0
     }
 
-    /// Keeps a call; `None` when there is no room.
-    pub(crate) fn insert(&mut self, call: Call) -> Option<Key> {
+    /// Keeps a value; `None` when there is no room.
+    pub(crate) fn insert(&mut self, value: T) -> Option<Key> {
         let place = if let Some(place) = self.free.pop() {
             place
         } else {
             let place = u16::try_from(self.slots.len()).ok()?;
-            self.slots.push(Slot { generation: self.first_generation, call: None });
+            self.slots.push(Slot { generation: self.first_generation, value: None });
             place
         };
         let slot = &mut self.slots[usize::from(place)];
-        slot.call = Some(call);
+        slot.value = Some(value);
         Some(Key { place, generation: slot.generation })
     }
 
-    /// The call of this key, while it is in flight.
-    pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut Call> {
+    /// The value of this key, while it is in flight.
+    pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         let slot = self.slots.get_mut(usize::from(key.place))?;
-        slot.call.as_mut().filter(|_| slot.generation == key.generation)
+        slot.value.as_mut().filter(|_| slot.generation == key.generation)
     }
 
-    /// Takes the call of this key out.
-    pub(crate) fn remove(&mut self, key: Key) -> Option<Call> {
+    /// Takes the value of this key out.
+    pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
         let slot = self.slots.get_mut(usize::from(key.place)).filter(|slot| slot.generation == key.generation)?;
-        let call = slot.call.take()?;
+        let value = slot.value.take()?;
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(key.place);
-        Some(call)
+        Some(value)
     }
 
-    /// Takes all calls out, and gives how many there were.
+    /// Takes all out, and gives how many there were.
     pub(crate) fn clear(&mut self) -> usize {
         let count = self.len();
         for (place, slot) in (0..=u16::MAX).zip(&mut self.slots) {
-            if slot.call.take().is_some() {
+            if slot.value.take().is_some() {
                 slot.generation = slot.generation.wrapping_add(1);
                 self.free.push(place);
             }
@@ -145,36 +132,32 @@ mod tests {
     }
 
     #[test]
-    fn a_key_finds_its_own_call_and_no_later_one_at_its_place() {
+    fn a_key_finds_its_own_value_and_no_later_one_at_its_place() {
         let mut slab = Slab::new(u32::MAX);
-        let first = slab.insert(call(1)).unwrap();
-        let second = slab.insert(call(2)).unwrap();
-        assert_eq!(slab.get_mut(second).map(|call| call.number), Some(2));
-        assert_eq!(slab.remove(first), Some(call(1)));
+        let first = slab.insert(1).unwrap();
+        let second = slab.insert(2).unwrap();
+        assert_eq!(slab.get_mut(second), Some(&mut 2));
+        assert_eq!(slab.remove(first), Some(1));
         assert_eq!((slab.remove(first), slab.len()), (None, 1));
-        let third = slab.insert(call(3)).unwrap();
+        let third = slab.insert(3).unwrap();
         assert_eq!((third.place, third.generation), (first.place, 0), "the place is used again");
         assert_eq!(slab.get_mut(first), None);
-        assert_eq!(slab.get_mut(third), Some(&mut call(3)));
+        assert_eq!(slab.get_mut(third), Some(&mut 3));
         assert_eq!(slab.remove(key(9, 0)), None, "a place that never was");
     }
 
     #[test]
     fn a_full_slab_takes_no_more_and_is_empty_once_cleared() {
         let mut slab = Slab::new(0);
-        let keys: Vec<Key> = (0..).map_while(|number| slab.insert(call(number))).collect();
+        let keys: Vec<Key> = (0..).map_while(|number: u64| slab.insert(number)).collect();
         assert_eq!((keys.len(), slab.len()), (ROOM, ROOM));
         assert!(slab.remove(keys[77]).is_some());
         assert_eq!((slab.clear(), slab.is_empty()), (ROOM - 1, true));
         assert_eq!(slab.remove(keys[0]), None);
-        assert_eq!((0..).map_while(|number| slab.insert(call(number))).count(), ROOM);
+        assert_eq!((0..).map_while(|number| slab.insert(number)).count(), ROOM);
     }
 
     fn key(place: u16, generation: u32) -> Key {
         Key { place, generation }
-    }
-
-    fn call(number: u64) -> Call {
-        Call { number, begun: Duration::ZERO, proceeding: false }
     }
 }
