@@ -67,10 +67,9 @@ pub fn judge(invite: &Invite<'_>, id: TrunkId, trunk: &Trunk, is_own: impl Fn(E1
             && matches!(source, CallerSource::Pai | CallerSource::From);
         if passed { Rule::Verdict } else { level(trunk, number, source, identity.screened) }
     });
-    let to = Uri::parse(invite.to.uri);
     let dialled = match trunk.did {
         DidSource::RequestUri => dialled(Some(invite.uri), trunk, &is_own),
-        DidSource::To => dialled(to, trunk, &is_own),
+        DidSource::To => dialled(Uri::parse(invite.to.uri), trunk, &is_own),
         DidSource::PCalledPartyId => {
             let value = invite.message.only(HeaderName::PCalledPartyId).and_then(NameAddr::parse);
             dialled(value.and_then(|value| Uri::parse(value.uri)), trunk, &is_own)
@@ -87,7 +86,7 @@ pub fn judge(invite: &Invite<'_>, id: TrunkId, trunk: &Trunk, is_own: impl Fn(E1
             dialled.zip(readings).is_some_and(|(dialled, mut readings)| readings.any(|number| number == dialled))
         }),
         dialled: dialled.map_or(Finding::Nothing, Finding::Number),
-        to_differs: user(Some(invite.uri)) != user(to),
+        to_differs: invite.uri.user() != Uri::user_of(invite.to.uri),
         rule,
         proof: invite.proof,
     };
@@ -209,16 +208,6 @@ fn difference(identity: &Identity, caller: E164, source: CallerSource, trust: Tr
         },
     };
     (other.subscriber() != caller.subscriber()).then_some(Difference { reason, presented: Some(other) })
-}
-
-/// Whom a URI names. That To and the Request-URI name different ones is only a hint: many networks rewrite one of them
-/// with every call.
-fn user(uri: Option<Uri<'_>>) -> Option<&[u8]> {
-    match uri? {
-        Uri::Sip(uri) => Some(uri.user),
-        Uri::Tel(uri) => Some(uri.number),
-        Uri::Other => None,
-    }
 }
 
 /// The dialled number: the reading that is one of our numbers, else the dialplan's.

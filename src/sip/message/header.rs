@@ -87,7 +87,8 @@ impl HeaderName {
             25 => (b"X-Plivo-Stir-Verification", Self::XPlivoStirVerification),
             _ => return None,
         };
-        name.eq_ignore_ascii_case(wanted).then_some(header)
+        // Nearly all are written as their RFC writes them.
+        (name == wanted || name.eq_ignore_ascii_case(wanted)).then_some(header)
     }
 }
 

@@ -1,15 +1,20 @@
 //! The lexical rules that header values share (RFC 3261 25.1).
 
+use super::find;
+
 /// Linear white space, a folded line end included.
+pub(super) const LWS: [u8; 4] = *b" \t\r\n";
+
+/// Whether a byte is of [`LWS`].
 pub(super) const fn is_lws(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }
 
 /// A set of bytes. A look into a table is the cheapest test of a byte that there is.
-pub(super) struct ByteSet([bool; 256]);
+struct ByteSet([bool; 256]);
 
 impl ByteSet {
-    pub(super) const fn of(bytes: &[u8]) -> Self {
+    const fn of(bytes: &[u8]) -> Self {
         let mut table = [false; 256];
         let mut index = 0;
         while index < bytes.len() {
@@ -23,13 +28,9 @@ impl ByteSet {
         self.0[byte as usize]
     }
 
-    /// Index of the first byte of the set in `text` from `from` on, or the length of `text`.
-    pub(super) fn find(&self, text: &[u8], from: usize) -> usize {
-        let mut index = from;
-        while index < text.len() && !self.has(text[index]) {
-            index += 1;
-        }
-        index
+    /// Index of the first byte of the set in `text`, or the length of `text`.
+    fn find(&self, text: &[u8]) -> usize {
+        text.iter().position(|&byte| self.has(byte)).unwrap_or(text.len())
     }
 }
 
@@ -53,12 +54,22 @@ pub(super) fn is_token_text(text: &[u8]) -> bool {
 }
 
 /// `text` without white space at either end.
-pub(super) fn trim(mut text: &[u8]) -> &[u8] {
+pub(super) fn trim(text: &[u8]) -> &[u8] {
+    trim_end(trim_start(text))
+}
+
+/// `text` without white space before it.
+pub(super) fn trim_start(mut text: &[u8]) -> &[u8] {
     while let [first, rest @ ..] = text
         && is_lws(*first)
     {
         text = rest;
     }
+    text
+}
+
+/// `text` without white space behind it.
+pub(super) fn trim_end(mut text: &[u8]) -> &[u8] {
     while let [rest @ .., last] = text
         && is_lws(*last)
     {
@@ -71,8 +82,8 @@ pub(super) fn trim(mut text: &[u8]) -> &[u8] {
 pub(super) fn find_unquoted(text: &[u8], wanted: u8) -> Option<usize> {
     let mut index = 0;
     loop {
-        index += memchr::memchr2(wanted, b'"', text.get(index..)?)?;
-        if text[index] == wanted {
+        index = find::any(text, index, [wanted, b'"']);
+        if *text.get(index)? == wanted {
             return Some(index);
         }
         index = closing_quote(text, index)? + 1;
@@ -83,11 +94,11 @@ pub(super) fn find_unquoted(text: &[u8], wanted: u8) -> Option<usize> {
 pub(super) fn find_unbracketed(text: &[u8], wanted: u8) -> Option<usize> {
     let mut index = 0;
     loop {
-        index += memchr::memchr3(wanted, b'"', b'<', text.get(index..)?)?;
-        index = match text[index] {
+        index = find::any(text, index, [wanted, b'"', b'<']);
+        index = match *text.get(index)? {
             byte if byte == wanted => return Some(index),
             b'"' => closing_quote(text, index)?,
-            _ => index + memchr::memchr(b'>', &text[index..])?,
+            _ => find::any(text, index, [b'>']),
         } + 1;
     }
 }
@@ -96,8 +107,8 @@ pub(super) fn find_unbracketed(text: &[u8], wanted: u8) -> Option<usize> {
 pub(super) fn closing_quote(text: &[u8], open: usize) -> Option<usize> {
     let mut index = open + 1;
     loop {
-        index += memchr::memchr2(b'"', b'\\', text.get(index..)?)?;
-        if text[index] == b'"' {
+        index = find::any(text, index, [b'"', b'\\']);
+        if *text.get(index)? == b'"' {
             return Some(index);
         }
         index += 2;
@@ -125,14 +136,14 @@ pub(super) fn host_port(text: &[u8]) -> Option<(&[u8], Option<u16>)> {
     let text = trim(text);
     let end = match text.first()? {
         b'[' => {
-            let close = memchr::memchr(b']', text)?;
+            let close = find::first(text, b']')?;
             let has_other = text[1..close].iter().any(|&byte| byte != b':' && NOT_IN_HOST.has(byte));
             if has_other {
                 return None;
             }
             close + 1
         }
-        _ => NOT_IN_HOST.find(text, 0),
+        _ => NOT_IN_HOST.find(text),
     };
     let (host, rest) = text.split_at(end);
     if host.is_empty() {

@@ -4,6 +4,7 @@
 //! asked for is not parsed. Values stay bytes, for legal display names need not be UTF-8.
 
 pub mod cseq;
+pub mod find;
 pub mod header;
 mod lex;
 pub mod method;

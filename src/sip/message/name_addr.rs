@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::lex;
 use super::params::Params;
+use super::{find, lex};
 
 /// A name, an address and the header's parameters, as written.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,14 +30,14 @@ impl<'a> NameAddr<'a> {
         let value = lex::trim(value);
         let Some(open) = lex::find_unquoted(value, b'<') else {
             // Without brackets what follows a semicolon belongs to the header (RFC 3261 20).
-            let end = memchr::memchr(b';', value).unwrap_or(value.len());
+            let end = find::any(value, 0, [b';']);
             let uri = lex::trim(&value[..end]);
             let plain =
                 !uri.is_empty() && !uri.iter().any(|&byte| lex::is_lws(byte) || matches!(byte, b'"' | b'>' | b','));
             return plain.then_some(Self { display: b"", uri, params: Params(&value[end..]) });
         };
         let inside = &value[open + 1..];
-        let close = memchr::memchr(b'>', inside)?;
+        let close = find::first(inside, b'>')?;
         let params = lex::trim(&inside[close + 1..]);
         if !(params.is_empty() || params[0] == b';') {
             return None;

@@ -1,9 +1,6 @@
 //! Parameters behind a semicolon (RFC 3261 7.3.1): `;name`, `;name=token`, `;name="quoted"`.
 
-use super::lex::{self, ByteSet};
-
-const SEMICOLON: ByteSet = ByteSet::of(b";");
-const STOPS: ByteSet = ByteSet::of(b";=\"");
+use super::{find, lex};
 
 /// The parameters of a header value or URI, still as text that begins with `;` or is empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +48,7 @@ impl<'a> Iterator for Iter<'a> {
         loop {
             let rest = match self.0.split_first()? {
                 (b';', rest) => rest,
-                (_, rest) => rest.get(SEMICOLON.find(rest, 0) + 1..)?,
+                (_, rest) => rest.get(find::any(rest, 0, [b';']) + 1..)?,
             };
             let (end, equals) = measure(rest);
             self.0 = &rest[end..];
@@ -73,7 +70,7 @@ fn measure(text: &[u8]) -> (usize, Option<usize>) {
     let mut equals = None;
     let mut index = 0;
     loop {
-        index = STOPS.find(text, index);
+        index = find::any(text, index, [b';', b'=', b'"']);
         match text.get(index) {
             None | Some(b';') => return (index, equals),
             Some(b'=') => equals = equals.or(Some(index)),

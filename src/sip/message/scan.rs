@@ -3,8 +3,8 @@
 use std::fmt;
 
 use super::header::HeaderName;
-use super::lex;
 use super::method::Method;
+use super::{find, lex};
 
 /// Most header fields in a message; one more is answered 513.
 pub const MAX_HEADER_FIELDS: usize = 256;
@@ -135,17 +135,18 @@ impl Scanner {
             return Err(ScanError::NotSip);
         }
         let mut fault = None;
-        let first_end = memchr::memchr(b'\n', &bytes[begin..]).map_or(bytes.len(), |found| begin + found);
+        let first_end = find::any(bytes, begin, [b'\n']);
         let start_line = start_line(without_cr(&bytes[begin..first_end]), &mut fault).ok_or(ScanError::NotSip)?;
 
         let mut count = 0;
         let mut position = first_end + 1;
         let body = loop {
-            let Some(rest) = bytes.get(position..).filter(|rest| !rest.is_empty()) else {
+            if position >= bytes.len() {
                 fault.get_or_insert(Fault::Malformed);
                 break bytes.len();
-            };
-            let end = position + line_end(rest);
+            }
+            let colon = find::any(bytes, position, [b':', b'\n']);
+            let end = line_end(bytes, position, colon);
             let line = without_cr(&bytes[position..end]);
             if line.is_empty() {
                 break (end + 1).min(bytes.len());
@@ -153,7 +154,7 @@ impl Scanner {
             count += 1;
             if count > MAX_HEADER_FIELDS || line.len() > MAX_FIELD {
                 fault.get_or_insert(Fault::TooLarge);
-            } else if !self.note(line, position) {
+            } else if !self.note(line, position, colon - position) {
                 fault.get_or_insert(Fault::Malformed);
             }
             position = end + 1;
@@ -164,19 +165,24 @@ impl Scanner {
         Ok(Message { bytes, fields: &self.fields, index: &self.index, start_line, body, fault })
     }
 
-    /// Notes one header field that stands at `offset`; whether it is one.
-    fn note(&mut self, line: &[u8], offset: usize) -> bool {
-        let Some(colon) = memchr::memchr(b':', line).or_else(|| equals_sign(line)) else { return false };
-        let name = lex::trim(&line[..colon]);
+    /// Notes one header field that stands at `offset`; whether it is one. Its first line has
+    /// its first colon at `colon`, or none.
+    fn note(&mut self, line: &[u8], offset: usize, colon: usize) -> bool {
+        let colon = match line.get(colon) {
+            Some(b':') => Some(colon),
+            _ => find::first(line, b':').or_else(|| equals_sign(line)),
+        };
+        let Some((name, [_, value @ ..])) = colon.and_then(|colon| line.split_at_checked(colon)) else { return false };
         if lex::is_lws(line[0]) {
             return false;
         }
+        let name = lex::trim(name);
         let Some(name) = HeaderName::of(name) else { return lex::is_token_text(name) };
-        let value = &line[colon + 1..];
-        let trimmed = lex::trim(value);
-        let leading = value.iter().take_while(|&&byte| lex::is_lws(byte)).count();
-        let start = if trimmed.is_empty() { offset + line.len() } else { offset + colon + 1 + leading };
-        let (Ok(start), Ok(end)) = (u32::try_from(start), u32::try_from(start + trimmed.len())) else { return false };
+        let value = lex::trim_start(value);
+        let behind = value.len();
+        let value = lex::trim_end(value);
+        let end = offset + line.len() - (behind - value.len());
+        let (Ok(start), Ok(end)) = (u32::try_from(end - value.len()), u32::try_from(end)) else { return false };
         self.index.note(name, self.fields.len());
         self.fields.push(Field { name, start, end });
         true
@@ -240,16 +246,14 @@ fn equals_sign(line: &[u8]) -> Option<usize> {
     Some(name.len() - 1)
 }
 
-/// Length of a header field up to its line end, folded lines included (RFC 3261 7.3.1).
-fn line_end(text: &[u8]) -> usize {
-    let mut from = 0;
+/// Where the line end is of a header field that begins at `start`, folded lines included (RFC 3261 7.3.1). The first one
+/// is not before `from`.
+fn line_end(bytes: &[u8], start: usize, mut from: usize) -> usize {
     loop {
-        let Some(found) = memchr::memchr(b'\n', &text[from..]) else { return text.len() };
-        let end = from + found;
-        // An empty first line is the end of the header fields, whatever the body begins with.
-        let empty = without_cr(&text[..end]).is_empty();
-        match text.get(end + 1) {
-            Some(b' ' | b'\t') if !empty => from = end + 1,
+        let end = find::any(bytes, from, [b'\n']);
+        match bytes.get(end + 1) {
+            // An empty first line is the end of the header fields, whatever the body begins with.
+            Some(b' ' | b'\t') if !without_cr(&bytes[start..end]).is_empty() => from = end + 1,
             _ => return end,
         }
     }
@@ -269,10 +273,12 @@ fn start_line<'a>(line: &'a [u8], fault: &mut Option<Fault>) -> Option<StartLine
     if line.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"SIP/")) {
         return Some(StartLine::Response);
     }
-    let method_end = memchr::memchr(b' ', line)?;
-    let version_start = memchr::memrchr(b' ', lex::trim(line))? + 1;
-    let (method_name, version) = (&line[..method_end], &lex::trim(line)[version_start..]);
-    if !lex::is_token_text(method_name)
+    let method_end = find::first(line, b' ')?;
+    let trimmed = lex::trim(line);
+    let version_start = memchr::memrchr(b' ', trimmed)? + 1;
+    let (method_name, version) = (&line[..method_end], &trimmed[version_start..]);
+    let method = Method::of(method_name);
+    if method == Method::Other && !lex::is_token_text(method_name)
         || version_start <= method_end + 1
         || !version.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"SIP/"))
     {
@@ -280,11 +286,11 @@ fn start_line<'a>(line: &'a [u8], fault: &mut Option<Fault>) -> Option<StartLine
     }
     // More space than the grammar has between the parts, or at the end, hides nothing (RFC 4475 3.1.2.9, 3.1.2.10).
     let uri = lex::trim(&line[method_end + 1..version_start - 1]);
-    if uri.is_empty() || uri.iter().any(|&byte| lex::is_lws(byte)) {
+    if uri.is_empty() || find::any(uri, 0, lex::LWS) < uri.len() {
         fault.get_or_insert(Fault::Malformed);
     }
     let version_2 = version.eq_ignore_ascii_case(b"SIP/2.0");
-    Some(StartLine::Request { method: Method::of(method_name), method_name, uri, version_2 })
+    Some(StartLine::Request { method, method_name, uri, version_2 })
 }
 
 #[cfg(test)]

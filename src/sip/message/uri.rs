@@ -2,14 +2,11 @@
 
 use std::fmt;
 
-use super::lex::{self, ByteSet};
 use super::params::Params;
+use super::{find, lex};
 
 /// What ends the user of a SIP URI: its parameters, its password, the host.
-const USER_ENDS: ByteSet = ByteSet::of(b";:@");
-/// What ends the host of a SIP URI and its port.
-const HOST_ENDS: ByteSet = ByteSet::of(b";?");
-const QUESTION_MARK: ByteSet = ByteSet::of(b"?");
+const USER_ENDS: [u8; 3] = *b";:@";
 
 /// A URI, cut into its parts; nothing is decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +65,7 @@ impl<'a> Uri<'a> {
         if let Some((b"sip:", rest)) = text.split_at_checked(4) {
             return SipUri::parse(rest).map(Self::Sip);
         }
-        let colon = memchr::memchr(b':', text)?;
+        let colon = find::first(text, b':')?;
         let (scheme, rest) = (&text[..colon], &text[colon + 1..]);
         if scheme.is_empty()
             || !scheme.iter().all(|&byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'))
@@ -79,31 +76,52 @@ impl<'a> Uri<'a> {
             return SipUri::parse(rest).map(Self::Sip);
         }
         if scheme.eq_ignore_ascii_case(b"tel") {
-            let end = memchr::memchr(b';', rest).unwrap_or(rest.len());
+            let end = find::any(rest, 0, [b';']);
             let number = &rest[..end];
             return (!number.is_empty()).then_some(Self::Tel(TelUri { number, params: Params(&rest[end..]) }));
         }
         Some(Self::Other)
+    }
+
+    /// Whom it names: the user or the number.
+    #[must_use]
+    pub const fn user(&self) -> Option<&'a [u8]> {
+        match self {
+            Self::Sip(uri) => Some(uri.user),
+            Self::Tel(uri) => Some(uri.number),
+            Self::Other => None,
+        }
+    }
+
+    /// Whom a URI names, where nothing else of it is of interest.
+    #[must_use]
+    pub fn user_of(text: &'a [u8]) -> Option<&'a [u8]> {
+        if let Some((b"sip:", rest)) = text.split_at_checked(4)
+            && let (user, [b'@', ..]) = rest.split_at(find::any(rest, 0, USER_ENDS))
+        {
+            return Some(user);
+        }
+        Self::parse(text)?.user()
     }
 }
 
 impl<'a> SipUri<'a> {
     fn parse(text: &'a [u8]) -> Option<Self> {
         // A user may hold `;` and `?`, the host part no `@`: the first `@` ends the user.
-        let user_end = USER_ENDS.find(text, 0);
-        let at = if text.get(user_end) == Some(&b'@') { Some(user_end) } else { memchr::memchr(b'@', text) };
+        let user_end = find::any(text, 0, USER_ENDS);
+        let at = if text.get(user_end) == Some(&b'@') { Some(user_end) } else { find::first(text, b'@') };
         let (user, user_params, behind) = match at {
             Some(at) => {
                 let (user, rest) = text[..at].split_at(user_end);
                 // What stands between the colon and the at sign is a password.
-                let params_end = memchr::memchr(b':', rest).unwrap_or(rest.len());
+                let params_end = find::any(rest, 0, [b':']);
                 (user, &rest[..params_end], &text[at + 1..])
             }
             None => (&b""[..], &b""[..], text),
         };
-        let host_end = HOST_ENDS.find(behind, 0);
+        let host_end = find::any(behind, 0, [b';', b'?']);
         let (before, rest) = behind.split_at(host_end);
-        let (params, headers) = rest.split_at(QUESTION_MARK.find(rest, 0));
+        let (params, headers) = rest.split_at(find::any(rest, 0, [b'?']));
         let (host, port) = lex::host_port(before)?;
         let headers = headers.get(1..).unwrap_or(b"");
         Some(Self { user, user_params: Params(user_params), host, port, params: Params(params), headers })

@@ -1,7 +1,7 @@
 //! Via (RFC 3261 20.42) and `rport` (RFC 3581).
 
-use super::lex;
 use super::params::Params;
+use super::{find, lex};
 
 /// The topmost Via of a request: where its response goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,20 +31,9 @@ impl<'a> Via<'a> {
         let end = lex::find_unquoted(value, b',').unwrap_or(value.len());
         let (raw, rest) = value.split_at(end);
         let raw = lex::trim(raw);
-        let head_end = memchr::memchr(b';', raw).unwrap_or(raw.len());
+        let head_end = find::any(raw, 0, [b';']);
         let head = lex::trim(&raw[..head_end]);
-        // sent-protocol is name / version / transport, white space allowed around each slash.
-        let mut parts = head.splitn(3, |&byte| byte == b'/');
-        let (name, version) = (lex::trim(parts.next()?), lex::trim(parts.next()?));
-        let behind = lex::trim(parts.next()?);
-        let transport_end = behind.iter().position(|&byte| lex::is_lws(byte))?;
-        if !name.eq_ignore_ascii_case(b"SIP")
-            || !lex::is_token_text(version)
-            || !lex::is_token_text(&behind[..transport_end])
-        {
-            return None;
-        }
-        let (host, port) = lex::host_port(&behind[transport_end..])?;
+        let (host, port) = lex::host_port(sent_by(head)?)?;
         let params = Params(&raw[head_end..]);
         let (mut branch, mut wants_rport) = (None, false);
         for param in params.iter() {
@@ -75,6 +64,22 @@ impl<'a> Via<'a> {
         }
         true
     }
+}
+
+/// What follows sent-protocol: name / version / transport, white space allowed around each slash.
+fn sent_by(head: &[u8]) -> Option<&[u8]> {
+    // As nearly all write it.
+    if let Some((b"SIP/2.0/UDP " | b"SIP/2.0/TCP ", behind)) = head.split_at_checked(12) {
+        return Some(behind);
+    }
+    let mut parts = head.splitn(3, |&byte| byte == b'/');
+    let (name, version) = (lex::trim(parts.next()?), lex::trim(parts.next()?));
+    let behind = lex::trim(parts.next()?);
+    let transport_end = behind.iter().position(|&byte| lex::is_lws(byte))?;
+    let readable = name.eq_ignore_ascii_case(b"SIP")
+        && lex::is_token_text(version)
+        && lex::is_token_text(&behind[..transport_end]);
+    readable.then(|| &behind[transport_end..])
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::sip::message::{CSeq, HeaderName, Message, NameAddr, Via};
+use crate::sip::message::{CSeq, HeaderName, Message, NameAddr, Via, find};
 use crate::sip::transaction::key::{HashKey, TagParts};
 
 /// Bytes that a response has and its request has not: the status line, `received`, the tag, fields of its own.
@@ -230,14 +230,17 @@ fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 /// Copies a value on one line: a folded one, or one with a stray CR or LF, must not begin a line of its own.
 fn unfolded(out: &mut Vec<u8>, value: &[u8]) {
     let mut rest = value;
-    while let Some(end) = memchr::memchr2(b'\r', b'\n', rest) {
+    loop {
+        let end = find::any(rest, 0, [b'\r', b'\n']);
         out.extend_from_slice(&rest[..end]);
+        if end == rest.len() {
+            return;
+        }
         out.push(b' ');
         let behind = &rest[end..];
         let skipped = behind.iter().take_while(|byte| matches!(byte, b'\r' | b'\n' | b' ' | b'\t')).count();
         rest = &behind[skipped..];
     }
-    out.extend_from_slice(rest);
 }
 
 fn is_address(host: &[u8], address: IpAddr) -> bool {
