@@ -94,6 +94,9 @@ impl SipWorker {
         let (now, utc, instant) = (clock::boot(), clock::utc(), clock::instant());
         let port = self.socket.local_addr().port();
         for datagram in inbox.iter() {
+            if self.outgoing.is_full() {
+                self.flush().await;
+            }
             if datagram.truncated {
                 self.shared.count_truncated();
                 continue;

@@ -41,11 +41,14 @@ impl Lane<'_> {
                 if datagram.remote.ip() != peer.ip() || datagram.remote.port() != peer.port() {
                     continue;
                 }
-                // There is room: a batch has half as many datagrams. What is too long cannot be: a To has its limit.
+                if self.outgoing.is_full() {
+                    self.losses.unsent += self.outgoing.flush(&self.socket).await.dropped as u64;
+                }
+                // There is room. What is too long cannot be: a To has its limit.
                 let _ = self.outgoing.push(peer, local, |out| calls.receive(script, datagram.bytes, now, out));
             }
             // While answers queue up, no more calls begin than have ended.
-            let full = inbox.len() == BATCH;
+            let full = inbox.is_full();
             let room = if full { ROOM.min(self.outgoing.len() * 2 + 1) } else { ROOM };
             let mut more = true;
             while more && self.outgoing.len() < room {

@@ -1,4 +1,7 @@
 //! One batch of datagrams received.
+//!
+//! Where datagrams of one length follow each other from one sender, the kernel may hand them over as one run, which it
+//! does when they were sent so or when the network card put them together (`UDP_GRO`). Here they come apart again.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -21,8 +24,9 @@ pub struct Inbox {
     room: usize,
     names: [Name; BATCH],
     controls: [Control; BATCH],
-    received: [Received; BATCH],
-    count: usize,
+    received: Vec<Received>,
+    /// Whether there may be more.
+    full: bool,
     kernel_drops: u32,
 }
 
@@ -41,6 +45,7 @@ pub struct Datagram<'a> {
 
 #[derive(Debug, Clone, Copy)]
 struct Received {
+    start: usize,
     length: usize,
     remote: SocketAddr,
     local: IpAddr,
@@ -54,55 +59,61 @@ impl Default for Inbox {
 }
 
 impl Inbox {
-    /// Buffers for [`BATCH`] datagrams of any length.
+    /// Buffers for [`BATCH`] datagrams of any length, or runs of them.
     #[must_use]
     pub fn new() -> Self {
         Self::with_room(DATAGRAM)
     }
 
     pub(super) fn with_room(room: usize) -> Self {
-        let empty = Received { length: 0, remote: NOWHERE, local: NOWHERE.ip(), truncated: false };
         Self {
             bytes: vec![0; room * BATCH],
             room,
             names: [Name::EMPTY; BATCH],
             controls: [Control::EMPTY; BATCH],
-            received: [empty; BATCH],
-            count: 0,
+            received: Vec::with_capacity(BATCH),
+            full: false,
             kernel_drops: 0,
         }
     }
 
-    /// Takes what has arrived, up to [`BATCH`] datagrams, in place of the batch before. 0 when there is nothing: the
-    /// caller waits for [`UdpSocket::readable`] again.
+    /// Takes what has arrived, up to [`BATCH`] datagrams or runs of them, in place of the batch before. 0 when there is
+    /// nothing: the caller waits for [`UdpSocket::readable`] again.
     ///
     /// # Errors
     /// What the socket itself suffers, such as want of memory. What a peer or the network causes (ICMP) is no error.
     pub fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
-        self.count = 0;
+        self.received.clear();
+        self.full = false;
         self.kernel_drops = 0;
         let outcome = socket.inner.try_io(Interest::READABLE, || {
-            self.count = self.take(socket)?;
+            self.full = self.take(socket)? == BATCH;
             // A batch that is not full has emptied the socket. Saying so here spares the call that would find it
             // empty; the next datagram to arrive wakes the reader, for the runtime is told of arrivals, not of states.
-            if self.count < BATCH { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            if self.full { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
         });
         match outcome {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock && !is_passing(&error) => Err(error),
-            _ => Ok(self.count),
+            _ => Ok(self.received.len()),
         }
     }
 
     /// How many datagrams the batch has.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.count
+        self.received.len()
+    }
+
+    /// Whether it took as much as it can at a time: the socket counts as readable, whether or not more waits.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.full
     }
 
     /// Whether the batch has none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.received.is_empty()
     }
 
     /// The datagram at `index` of the batch.
@@ -111,18 +122,18 @@ impl Inbox {
     /// When `index` is not below [`Inbox::len`].
     #[must_use]
     pub fn datagram(&self, index: usize) -> Datagram<'_> {
-        let Received { length, remote, local, truncated } = self.received[..self.count][index];
-        let start = index * self.room;
+        let Received { start, length, remote, local, truncated } = self.received[index];
         Datagram { bytes: &self.bytes[start..start + length], remote, local, truncated }
     }
 
     /// The datagrams in the order of their arrival.
     #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Datagram<'_>> {
-        (0..self.count).map(|index| self.datagram(index))
+        (0..self.received.len()).map(|index| self.datagram(index))
     }
 
-    /// Datagrams that the kernel has dropped for want of buffer since the batch before, as far as this batch tells.
+    /// Datagrams that the kernel has dropped for want of buffer since the batch before, as far as this batch tells. A run
+    /// counts once.
     #[must_use]
     pub fn kernel_drops(&self) -> u32 {
         self.kernel_drops
@@ -156,12 +167,24 @@ impl Inbox {
             #[allow(clippy::unnecessary_cast, reason = "another C library has another type here")]
             let told = self.controls[index].read(header.msg_hdr.msg_controllen as usize);
             drops = told.drops.or(drops);
-            self.received[index] = Received {
-                length: (header.msg_len as usize).min(self.room),
+            let (start, length) = (index * self.room, (header.msg_len as usize).min(self.room));
+            let whole = Received {
+                start,
+                length,
                 remote: self.names[index].decode(header.msg_hdr.msg_namelen).unwrap_or(NOWHERE),
                 local: told.hit.unwrap_or_else(|| socket.local_addr().ip()),
                 truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
             };
+            match told.segment {
+                Some(segment) if segment < length => {
+                    self.received.extend((0..length).step_by(segment).map(|from| {
+                        let length = segment.min(length - from);
+                        let cut_off = whole.truncated && from + length == whole.length;
+                        Received { start: start + from, length, truncated: cut_off, ..whole }
+                    }));
+                }
+                _ => self.received.push(whole),
+            }
         }
         self.kernel_drops = drops.map_or(0, |total| socket.note_drops(total));
         Ok(count)

@@ -75,7 +75,7 @@ impl Name {
 pub(super) struct Control([u8; Self::CAPACITY]);
 
 impl Control {
-    /// Room for an address hit and a counter, the longest that we ask for, or an address and a segment length.
+    /// Room for an address hit, a counter and a segment length, the longest that we ask for.
     pub(super) const CAPACITY: usize = 96;
     pub(super) const EMPTY: Self = Self([0; Self::CAPACITY]);
     /// The kernel's `cmsghdr`: a `size_t` and two ints.
@@ -139,6 +139,10 @@ impl Control {
                 (Some(libc::SOL_SOCKET), Some(libc::SO_RXQ_OVFL)) => {
                     told.drops = bytes(data, 0).map(u32::from_ne_bytes);
                 }
+                (Some(libc::SOL_UDP), Some(libc::UDP_GRO)) => {
+                    let length = bytes(data, 0).map(i32::from_ne_bytes).unwrap_or_default();
+                    told.segment = usize::try_from(length).ok().filter(|&length| length > 0);
+                }
                 _ => {}
             }
             rest = rest.get(aligned(size)..).unwrap_or(&[]);
@@ -154,6 +158,8 @@ pub(super) struct Told {
     pub(super) hit: Option<IpAddr>,
     /// Datagrams that the socket has lost since it exists, when there are any.
     pub(super) drops: Option<u32>,
+    /// Length of each datagram of a run but the last, which may be shorter.
+    pub(super) segment: Option<usize>,
 }
 
 fn mapped(ip: IpAddr) -> Ipv6Addr {
@@ -207,7 +213,7 @@ mod tests {
         let used = control.add_source(0, "127.0.0.2".parse().unwrap(), Family::V6);
         let used = control.add(used, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, &7u32.to_ne_bytes());
         let told = control.read(used);
-        assert_eq!(told, Told { hit: Some("127.0.0.2".parse().unwrap()), drops: Some(7) });
+        assert_eq!(told, Told { hit: Some("127.0.0.2".parse().unwrap()), drops: Some(7), segment: None });
     }
 
     proptest! {

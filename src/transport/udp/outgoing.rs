@@ -93,6 +93,12 @@ impl Outgoing {
         }
     }
 
+    /// Whether there is no room for another message.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.messages.len() == MESSAGES
+    }
+
     /// Adds the message that `write` appends to the buffer, for `to`. On a wildcard listener it leaves from `from`, the
     /// address that the request hit; elsewhere, and where `from` is unspecified, `from` does not count. `write` only
     /// appends; the messages before are in the same buffer. If it appends nothing, there is no message.
@@ -100,7 +106,7 @@ impl Outgoing {
     /// # Errors
     /// `PushError::Full` before `write` is called, `PushError::TooLong` after it.
     pub fn push(&mut self, to: SocketAddr, from: IpAddr, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), PushError> {
-        if self.messages.len() == MESSAGES {
+        if self.is_full() {
             return Err(PushError::Full);
         }
         let start = self.bytes.len();

@@ -119,6 +119,8 @@ fn settle(socket: Socket, address: SocketAddr) -> Result<BoundSocket, TransportE
         };
         set_option(descriptor, level, name, 1).map_err(|source| refused(address, option, source))?;
     }
+    // Without it runs come one by one.
+    let _ = set_option(descriptor, libc::SOL_UDP, libc::UDP_GRO, 1);
     // Setting "no segments" changes nothing and fails where the kernel cannot cut segments.
     let segments = set_option(descriptor, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok();
 

@@ -128,6 +128,30 @@ async fn the_largest_and_the_empty_datagram_pass() {
 }
 
 #[tokio::test]
+async fn a_run_comes_apart_again() {
+    for listen in ["127.0.0.1:0", "[::1]:0", "[::]:0"] {
+        let (socket, sender) = (listener(listen), listener(listen));
+        let host = if listen == "127.0.0.1:0" { "127.0.0.1" } else { "::1" };
+        let [to, from] = [&socket, &sender].map(|end| SocketAddr::new(host.parse().unwrap(), end.local_addr().port()));
+        let (mut inbox, mut outgoing) = (Inbox::new(), Outgoing::new());
+        let sent: Vec<Vec<u8>> = (0..40u8).map(|index| vec![index; if index < 39 { 500 } else { 300 }]).collect();
+        for message in &sent {
+            outgoing.push(to, from.ip(), |buffer| buffer.extend_from_slice(message)).unwrap();
+        }
+        assert_eq!(outgoing.flush(&sender).await.sent, sent.len());
+        let mut come = Vec::new();
+        while come.len() < sent.len() {
+            receive(&socket, &mut inbox).await;
+            for datagram in inbox.iter() {
+                assert_eq!((datagram.remote, datagram.truncated), (from, false), "{listen}");
+                come.push(datagram.bytes.to_vec());
+            }
+        }
+        assert_eq!(come, sent, "{listen}");
+    }
+}
+
+#[tokio::test]
 async fn a_datagram_longer_than_its_room_is_marked() {
     let socket = listener("127.0.0.1:0");
     let peer = peer_of(socket.local_addr());
