@@ -11,6 +11,7 @@ mod endpoints;
 mod faults;
 pub mod inspect;
 mod lists;
+mod log;
 mod purge;
 mod queue;
 mod readers;
@@ -47,6 +48,7 @@ use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
 
 use faults::Faults;
+use log::Log;
 use purge::Purge;
 use queue::{EXPIRY_CHUNK, Queue, Refusal, Urgency};
 use readers::Readers;
@@ -107,8 +109,8 @@ pub enum StoreError {
         /// `SQLite`'s answer.
         source: rusqlite::Error,
     },
-    /// The writer's thread could not be started.
-    #[error("the writer thread does not start: {0}")]
+    /// A thread could not be started.
+    #[error("a thread of the store does not start: {0}")]
     Thread(io::Error),
     /// A read failed.
     #[error("the database cannot be read: {0}")]
@@ -186,13 +188,16 @@ impl Store {
         ready: Sender<Due>,
         faults: Faults,
     ) -> Result<Self, StoreError> {
-        let connection = schema::open_writer(&settings.path)?;
+        let mut connection = schema::open_writer(&settings.path)?;
+        let log = Log::start(&settings.path).map_err(StoreError::Thread)?;
+        log.watch(&mut connection)?;
         let (disabled, watched) = watch::channel(DisabledEndpoints::default());
         let subscriptions = Arc::new(ArcSwap::from_pointee(subscriptions));
         metrics.webhook_backlog.set(writer::backlog(&connection)?);
         let queue = Arc::new(Queue::default());
         let writer = Writer {
             connection,
+            log,
             path: settings.path.clone(),
             queue: Arc::clone(&queue),
             subscriptions: Arc::clone(&subscriptions),

@@ -24,9 +24,6 @@ pub const VERSION: usize = MIGRATIONS.len();
 /// caller gives its wait up.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Pages in the write-ahead log before a commit moves them into the database: 16 MiB, so that few commits pay for it.
-const CHECKPOINT_PAGES: i64 = 4_000;
-
 /// Size to which the write-ahead log's file is cut back, in bytes.
 const LOG_SIZE_LIMIT: i64 = 64 << 20;
 
@@ -82,7 +79,8 @@ fn connect(path: &Path, cache: i64) -> Result<Connection, StoreError> {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
         connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.pragma_update_and_check(None, "wal_autocheckpoint", CHECKPOINT_PAGES, |_| Ok(()))?;
+        // The store's own `Log` moves pages.
+        connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
         connection.pragma_update_and_check(None, "journal_size_limit", LOG_SIZE_LIMIT, |_| Ok(()))?;
         connection.pragma_update(None, "cache_size", -cache)?;
         connection.pragma_update(None, "temp_store", "MEMORY")?;

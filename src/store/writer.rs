@@ -16,6 +16,7 @@ use tracing::{debug, error, info, warn};
 
 use super::apply::{ApplyError, Effects, apply};
 use super::faults::Faults;
+use super::log::Log;
 use super::purge::Purge;
 use super::queue::{BATCH, DELIVERIES, Queue, Taken};
 use super::step::{Answer, Step, StepError, Work};
@@ -34,6 +35,7 @@ const PROBE_SIZE: i64 = 64 << 10;
 /// What the writer works with.
 pub struct Writer {
     pub connection: Connection,
+    pub log: Log,
     pub path: PathBuf,
     pub queue: Arc<Queue>,
     pub subscriptions: Arc<ArcSwap<Subscriptions>>,
@@ -77,6 +79,7 @@ impl Writer {
             if !self.failed {
                 self.retry_kept();
             }
+            self.log.tend(&self.connection);
             match self.queue.take(self.failed.then_some(PROBE)) {
                 Taken::Batch(batch) => self.write(batch),
                 Taken::Sweep => self.sweep(),
@@ -85,6 +88,7 @@ impl Writer {
                 Taken::Closed => break,
             }
         }
+        self.log.stop();
         if let Err(fault) = schema::checkpoint(&self.connection) {
             debug!(%fault, "the write-ahead log stays for the next start");
         }
@@ -333,6 +337,7 @@ impl Writer {
 
     pub(super) fn reopen(&mut self) -> Result<(), StoreError> {
         self.connection = schema::reopen_writer(&self.path)?;
+        self.log.watch(&mut self.connection)?;
         self.stale = false;
         Ok(())
     }
