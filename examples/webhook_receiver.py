@@ -16,7 +16,7 @@ from threading import Lock
 
 from standardwebhooks import Webhook, WebhookVerificationError
 
-MAX_BODY = 64 * 1024
+MAX_BODY = 512 * 1024
 REMEMBERED = 100_000
 
 
@@ -28,13 +28,13 @@ class Inbox:
         self._seen = OrderedDict()
         self._sequences = OrderedDict()
 
-    def take(self, webhook_id, event):
+    def take(self, event_id, event):
         """Says whether the event is new, and whether it is newer than what is known of its verification."""
         data = event["data"]
         with self._lock:
-            if webhook_id in self._seen:
+            if event_id in self._seen:
                 return False, False
-            self._seen[webhook_id] = True
+            self._seen[event_id] = True
             # Events about deliveries and endpoints are about no verification and have no order.
             newest = "sequence" not in data or data["sequence"] > self._sequences.get(data["id"], 0)
             if newest and "sequence" in data:
@@ -69,18 +69,26 @@ class Hook(BaseHTTPRequestHandler):
             # ValueError: base64, UTF-8 or JSON that is none.
             print(f"refused: {error}", flush=True)
             return self._answer(400)
-        new, newest = self.inbox.take(headers["webhook-id"], event)
+        if event["type"] == "event.batch":
+            # An endpoint with `batch` in its configuration: each event has its id in itself.
+            for one in event["data"]["events"]:
+                self._take(one["id"], one)
+        else:
+            self._take(headers["webhook-id"], event)
+        # Answer fast; slow work belongs behind a queue of your own. A duplicate is a success too.
+        self._answer(204)
+
+    def _take(self, event_id, event):
+        new, newest = self.inbox.take(event_id, event)
         data = event["data"]
         if not new:
-            print(f"{headers['webhook-id']}  again, ignored", flush=True)
+            print(f"{event_id}  again, ignored", flush=True)
         elif "id" not in data:
             print(f"{event['type']}  {data}", flush=True)
         else:
             late = "" if newest else "  (older than what is known)"
             level = data["assurance"] or "-"
             print(f"{event['type']}  {data['id']}  {data['status']}  assurance {level}{late}", flush=True)
-        # Answer fast; slow work belongs behind a queue of your own. A duplicate is a success too.
-        self._answer(204)
 
     def _answer(self, status):
         self.send_response(status)

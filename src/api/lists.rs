@@ -16,7 +16,7 @@ use super::scope::Scope;
 use super::verifications::{id_in, json};
 use crate::e164::E164;
 use crate::matcher::verification::{Status, Timestamp, Verification};
-use crate::verify::lists::{CallRow, EventRow, EventType, ListError, Page, VerificationFilter};
+use crate::verify::lists::{CallRow, EventRow, EventType, ListError, Page, VerificationFilter, listed};
 
 /// `GET` gives the calls of a verification.
 pub(super) const CALLS: &str = "/v1/verifications/{id}/calls";
@@ -141,8 +141,7 @@ fn shown<T>(page: &Page<T>, entry: impl Fn(&T) -> String) -> Response {
 
 /// The stored body with its id before it: what a webhook carries, byte for byte.
 fn event(row: &EventRow) -> String {
-    let members = row.body.strip_prefix('{').unwrap_or(&row.body);
-    format!("{{\"id\":\"{}\",\"object\":\"event\",{members}", row.id)
+    listed(&row.id, &row.body)
 }
 
 /// A call with the steps of its judgement, which are stored as they are shown.

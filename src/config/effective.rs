@@ -198,6 +198,7 @@ fn write_webhook(page: &mut Page, endpoint: &Endpoint) {
     page.key("secrets", list(endpoint.secrets.iter().map(|_| text("whsec_***"))));
     page.key("events", list(endpoint.events.iter().copied().map(EventType::as_str).map(text)));
     page.key("allow_private", endpoint.allow_private);
+    page.key("batch", endpoint.batch);
 }
 
 fn write_api(page: &mut Page, configuration: &Configuration) {

@@ -19,6 +19,8 @@ use crate::webhook::signature::parse_secret;
 const MAX_WEBHOOKS: usize = 16;
 /// Most secrets of a webhook: one, and those it replaces.
 const MAX_SECRETS: usize = 8;
+/// Most events in one request.
+const MAX_BATCH: u32 = 100;
 /// Longest address in bytes.
 const MAX_URL: usize = 2048;
 
@@ -29,6 +31,7 @@ const WEBHOOK: Shape = Shape {
         ("secrets", r#"["env:WEBHOOK_SECRET"]"#),
         ("events", r#"["verification.*"]"#),
         ("allow_private", "false"),
+        ("batch", "50"),
     ],
 };
 
@@ -74,6 +77,7 @@ pub(super) fn read(application: &Section<'_>, name: Option<&str>, live: Option<b
         }
         let secrets = secrets(section);
         let events = events(section);
+        let batch = section.integer("batch", 1..=MAX_BATCH).or(1);
         let build = || {
             let (name, url) = (name?, url?);
             Some(Endpoint {
@@ -83,6 +87,7 @@ pub(super) fn read(application: &Section<'_>, name: Option<&str>, live: Option<b
                 secrets: secrets?,
                 events: events?,
                 allow_private: allow_private?,
+                batch: usize::try_from(batch?).ok()?,
             })
         };
         endpoints.push(build());

@@ -162,6 +162,7 @@ pub async fn complete(
                 secrets: vec![secret()?],
                 events: EventType::ALL.to_vec(),
                 allow_private: true,
+                batch: 1,
             });
             sandbox.receivers.insert(application.name.clone(), receiver);
         }

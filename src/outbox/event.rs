@@ -148,6 +148,13 @@ impl Serialize for CallFacts {
     }
 }
 
+/// An event as lists show it: its id, and the members of its body.
+#[must_use]
+pub fn listed(id: &str, body: &str) -> String {
+    let members = body.strip_prefix('{').unwrap_or(body);
+    format!("{{\"id\":\"{id}\",\"object\":\"event\",{members}")
+}
+
 /// Renders the body of an event. `verification` is the record as the event leaves it; its `sequence` numbers the
 /// event. Metadata and reference have caps, so the body stays under 20 KB.
 #[must_use]

@@ -4,6 +4,7 @@
 //! schedule, and the rule by which an endpoint is disabled. Does not send or store anything. Pure.
 
 pub mod alarm;
+pub mod batch;
 pub mod delivery;
 pub mod endpoint;
 pub mod event;

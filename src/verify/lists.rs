@@ -5,7 +5,7 @@ use super::idempotency::unavailable;
 use super::request::RequestError;
 use super::settings::ApplicationId;
 use crate::matcher::verification::{Verification, VerificationId};
-pub use crate::outbox::event::EventType;
+pub use crate::outbox::event::{EventType, listed};
 pub use crate::store::{CallRow, EventRow, Page, VerificationFilter};
 
 /// Why there is no page. The API client acts on each.

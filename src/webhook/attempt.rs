@@ -195,6 +195,7 @@ pub struct Poster {
     url: Uri,
     secrets: Vec<SecretSlice<u8>>,
     allow_private: bool,
+    batch: usize,
     limit: Duration,
 }
 
@@ -221,11 +222,16 @@ impl Poster {
             .http2_initial_connection_window_size(1024 * 1024)
             .http2_keep_alive_interval(Duration::from_secs(20))
             .build(Connector::new(check, ClientConfig::clone(&tls.config), Arc::clone(&tls.lookups)));
-        let Endpoint { url, secrets, allow_private, .. } = endpoint.clone();
-        Self { client, url, secrets, allow_private, limit: ATTEMPT }
+        let Endpoint { url, secrets, allow_private, batch, .. } = endpoint.clone();
+        Self { client, url, secrets, allow_private, batch, limit: ATTEMPT }
     }
 
-    /// Sends one event. `id` is the `webhook-id`, `now` the time of this try.
+    /// Events in one request at most.
+    pub(super) const fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// Sends one message. `id` is the `webhook-id`, `now` the time of this try.
     pub async fn post(&self, id: &str, body: &str, now: SystemTime) -> Outcome {
         if !self.allow_private && self.url.scheme() != Some(&Scheme::HTTPS) {
             return AttemptError::PlainHttp.into();

@@ -61,7 +61,8 @@ impl Circuit {
         opens
     }
 
-    fn is_open(&self) -> bool {
+    /// Whether the receiver is only probed.
+    pub(super) fn is_open(&self) -> bool {
         self.failures >= TROUBLE
     }
 }

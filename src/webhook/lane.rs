@@ -12,11 +12,13 @@ use prometheus::{Histogram, IntCounter, IntGauge};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, timeout};
+use ulid::Ulid;
 
 use super::Clock;
 use super::attempt::{AttemptError, Outcome, Poster};
 use super::circuit::Circuit;
 use super::queue::Queue;
+use crate::outbox::batch::{self, Message};
 use crate::outbox::delivery::{DeliveryId, Due, EndpointId};
 use crate::outbox::event::EventType;
 use crate::outbox::notice::LastAttempt;
@@ -26,6 +28,12 @@ use crate::telemetry::metrics::Metrics;
 
 /// Attempts in flight to one endpoint.
 pub(super) const IN_FLIGHT: usize = 64;
+
+/// Requests in flight to an endpoint that takes several events in one. While they are, further events gather.
+const BATCHES_IN_FLIGHT: usize = 4;
+
+/// New deliveries that are taken over at once.
+const HANDFUL: usize = 64;
 
 /// How often the store is asked for rows that are due.
 const POLL: Duration = Duration::from_secs(1);
@@ -138,6 +146,7 @@ impl Lane {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut ticks, mut asked) = (0u32, None);
         let mut more = false;
+        let mut arrived = Vec::with_capacity(HANDFUL);
         let grace = loop {
             work.start();
             if more && asked.is_none() && work.queue.len() <= LOW_WATER {
@@ -171,9 +180,12 @@ impl Lane {
                     more = work.admit(rows) > 0 && full;
                 }
                 Some(ended) = work.attempts.join_next_with_id() => work.end(ended).await,
-                Some(due) = work.lane.fresh.recv(), if work.paused || work.queue.has_room() => {
-                    if !work.paused {
-                        work.queue.admit_fresh(due);
+                1.. = work.lane.fresh.recv_many(&mut arrived, HANDFUL), if work.paused || work.queue.has_room() => {
+                    for due in arrived.drain(..) {
+                        // What finds no room is in the store.
+                        if !work.paused {
+                            work.queue.admit_fresh(due);
+                        }
                     }
                 }
             }
@@ -197,7 +209,7 @@ struct Work {
     queue: Queue,
     circuit: Circuit,
     attempts: JoinSet<Outcome>,
-    in_flight: HashMap<Id, Due>,
+    in_flight: HashMap<Id, Vec<Due>>,
     /// The endpoint is disabled: nothing is tried, and what waits is left to the store.
     paused: bool,
     /// The try that the receiver answered with 410, until the store has disabled the endpoint for it.
@@ -206,17 +218,27 @@ struct Work {
 
 impl Work {
     fn start(&mut self) {
+        let poster = Arc::clone(&self.lane.poster.borrow());
+        let most = if poster.batch() > 1 { BATCHES_IN_FLIGHT } else { IN_FLIGHT };
         while !self.paused
             && self.gone.is_none()
-            && self.in_flight.len() < IN_FLIGHT
+            && self.in_flight.len() < most
             && self.circuit.allows(self.in_flight.len())
-            && let Some(due) = self.queue.take()
         {
+            // A probe costs no more than one event a try.
+            let together = if self.circuit.is_open() { 1 } else { poster.batch() };
+            let dues = self.queue.take_some(together, batch::BYTES);
+            let [first, ..] = &*dues else { break };
             self.circuit.began();
-            let (poster, now) = (Arc::clone(&self.lane.poster.borrow()), (self.lane.clock)());
-            let (event, body) = (due.event, Arc::clone(&due.body));
-            let task = self.attempts.spawn(async move { poster.post(&event.to_string(), &body, now).await });
-            self.in_flight.insert(task.id(), due);
+            let (poster, now) = (Arc::clone(&poster), (self.lane.clock)());
+            let task = if poster.batch() > 1 {
+                let Message { id, body } = batch::message(Ulid::generate(), &dues, now);
+                self.attempts.spawn(async move { poster.post(&id, &body, now).await })
+            } else {
+                let (event, body) = (first.event, Arc::clone(&first.body));
+                self.attempts.spawn(async move { poster.post(&event.to_string(), &body, now).await })
+            };
+            self.in_flight.insert(task.id(), dues);
         }
     }
 
@@ -257,28 +279,42 @@ impl Work {
             Ok(ended) => ended,
             Err(error) => (error.id(), AttemptError::Aborted.into()),
         };
-        let Some(due) = self.in_flight.remove(&task) else { return };
-        let tried = settle(&due, &outcome, (self.lane.clock)(), rand::random());
-        self.lane.counters.count(&due, &outcome, &tried);
-        let application = &self.lane.application;
+        let Some(dues) = self.in_flight.remove(&task) else { return };
         match &outcome {
             Outcome::Delivered(_) => self.circuit.success(),
+            Outcome::Failed { error, .. } if error.is_of_the_event() => {
+                self.circuit.success();
+                if dues.len() > 1 {
+                    // Which of them it was is not said.
+                    tracing::debug!(application = self.lane.application, %error, "a batch is refused and sent one by one");
+                    return self.queue.part(dues);
+                }
+            }
             Outcome::Failed { error, .. } => {
-                if error.is_of_the_event() {
-                    self.circuit.success();
-                } else if self.circuit.failure() {
-                    let endpoint = self.lane.endpoint.public();
+                if self.circuit.failure() {
+                    let (application, endpoint) = (&self.lane.application, self.lane.endpoint.public());
                     tracing::info!(application, endpoint, %error, "webhook endpoint fails, it is only probed now");
                 }
-                let attempts = tried.attempts;
-                if tried.next_at.is_some() {
-                    tracing::debug!(application, event = %due.event, attempts, %error, "webhook attempt failed");
-                } else {
-                    tracing::warn!(application, event = %due.event, attempts, %error, "webhook delivery given up");
-                }
-                if error.is_gone() {
-                    self.gone = Some(due.id);
-                }
+            }
+        }
+        for due in dues {
+            self.settle(&due, &outcome).await;
+        }
+    }
+
+    /// Says what became of one event's try.
+    async fn settle(&mut self, due: &Due, outcome: &Outcome) {
+        let tried = settle(due, outcome, (self.lane.clock)(), rand::random());
+        self.lane.counters.count(due, outcome, &tried);
+        if let Outcome::Failed { error, .. } = outcome {
+            let (application, attempts) = (&self.lane.application, tried.attempts);
+            if tried.next_at.is_some() {
+                tracing::debug!(application, event = %due.event, attempts, %error, "webhook attempt failed");
+            } else {
+                tracing::warn!(application, event = %due.event, attempts, %error, "webhook delivery given up");
+            }
+            if error.is_gone() {
+                self.gone = Some(due.id);
             }
         }
         self.queue.settle(tried.id, tried.attempts);

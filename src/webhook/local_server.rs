@@ -178,6 +178,7 @@ pub(super) fn endpoint(url: &str, allow_private: bool) -> Endpoint {
         secrets: vec![parse_secret(SECRET).unwrap()],
         events: EventType::ALL.to_vec(),
         allow_private,
+        batch: 1,
     }
 }
 

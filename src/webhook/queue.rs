@@ -28,6 +28,8 @@ const BACKLOG_TURN: u32 = 8;
 pub(super) struct Queue {
     fresh: VecDeque<Due>,
     backlog: VecDeque<Due>,
+    /// To be tried again, each alone.
+    apart: VecDeque<Due>,
     turn: u32,
     known: HashSet<DeliveryId>,
     /// Attempts made of the rows whose result the store has not answered for.
@@ -39,7 +41,7 @@ pub(super) struct Queue {
 impl Queue {
     /// Deliveries that wait.
     pub(super) fn len(&self) -> usize {
-        self.fresh.len() + self.backlog.len()
+        self.fresh.len() + self.backlog.len() + self.apart.len()
     }
 
     /// Deliveries that wait, are in flight or have a result that is not stored: the store may name all of them as due.
@@ -82,7 +84,7 @@ impl Queue {
     }
 
     /// The next to try. It stays known until it is settled.
-    pub(super) fn take(&mut self) -> Option<Due> {
+    fn take(&mut self) -> Option<Due> {
         if self.is_held() {
             return None;
         }
@@ -92,9 +94,31 @@ impl Queue {
         lines.into_iter().find_map(VecDeque::pop_front)
     }
 
+    /// The next to try in one request: so many, and of so many bytes or a little more. None: there is nothing.
+    pub(super) fn take_some(&mut self, most: usize, bytes: usize) -> Vec<Due> {
+        if let Some(due) = self.apart.pop_front() {
+            return vec![due];
+        }
+        let mut taken: Vec<Due> = Vec::new();
+        let mut size = 0;
+        while taken.len() < most
+            && size < bytes
+            && let Some(due) = self.take()
+        {
+            size += due.body.len();
+            taken.push(due);
+        }
+        taken
+    }
+
+    /// Takes back what was tried together and is to be tried apart: that one try does not count.
+    pub(super) fn part(&mut self, dues: Vec<Due>) {
+        self.apart.extend(dues);
+    }
+
     /// Lets go of what waits: it is in the store.
     pub(super) fn clear(&mut self) {
-        for due in self.fresh.drain(..).chain(self.backlog.drain(..)) {
+        for due in self.fresh.drain(..).chain(self.backlog.drain(..)).chain(self.apart.drain(..)) {
             self.known.remove(&due.id);
         }
     }

@@ -20,6 +20,8 @@ pub struct Endpoint {
     pub events: Vec<EventType>,
     /// Whether private addresses and plain http are allowed.
     pub allow_private: bool,
+    /// Events in one request at most; with 1, each event is a request of its own.
+    pub batch: usize,
 }
 
 impl Clone for Endpoint {
@@ -31,15 +33,18 @@ impl Clone for Endpoint {
             secrets: self.secrets.iter().map(|secret| SecretSlice::from(secret.expose_secret().to_vec())).collect(),
             events: self.events.clone(),
             allow_private: self.allow_private,
+            batch: self.batch,
         }
     }
 }
 
 impl Endpoint {
-    /// Whether what is sent to both is sent in the same way: to one address, signed alike, under one rule of addresses.
+    /// Whether what is sent to both is sent in the same way: to one address, signed alike, under one rule of addresses, in
+    /// requests of one form.
     #[must_use]
     pub fn sends_like(&self, other: &Self) -> bool {
         let secrets = |one: &Self| one.secrets.iter().map(|secret| secret.expose_secret().to_vec()).collect::<Vec<_>>();
-        self.url == other.url && self.allow_private == other.allow_private && secrets(self) == secrets(other)
+        let form = |one: &Self| (one.url.clone(), one.allow_private, one.batch);
+        form(self) == form(other) && secrets(self) == secrets(other)
     }
 }

@@ -2,6 +2,8 @@
 
 use std::net::ToSocketAddrs;
 
+use serde_json::Value;
+
 use crate::caller::Caller;
 use crate::config::{Config, NUMBERS, TRUNK, application, key_hash, live_key, phone, webhook};
 use crate::node::Node;
@@ -49,6 +51,45 @@ async fn every_failure_is_tried_again_with_the_same_id_and_a_redirect_is_one() {
     let failed = node.metric("ringproof_webhook_attempts_total", &["result=\"failed\""]).await;
     let delivered = node.metric("ringproof_webhook_attempts_total", &["result=\"delivered\""]).await;
     assert_eq!((failed, delivered), (5, 5));
+}
+
+#[tokio::test]
+async fn an_endpoint_that_asks_for_batches_gets_every_event_with_its_id_in_one() {
+    let (batches, single) = (Receiver::start().await, Receiver::start().await);
+    // What is refused as a whole comes again, each event alone.
+    batches.next(Reply::Status(422));
+    let webhooks = [webhook(&batches.url(), "batch = 50"), webhook(&single.url(), "")];
+    let node = Node::start(Config { applications: application("demo", "", &webhooks), ..Config::new("") }).await;
+    let caller = Caller::new(node.sip()).await;
+    let mut created = Vec::new();
+    for index in 0..40 {
+        created.push(node.api().create(&phone(index)).await);
+    }
+    for one in &created {
+        assert_eq!(caller.call(&one.phone, &one.number).await, 486);
+    }
+    node.all_delivered().await;
+    let mut wanted = Vec::new();
+    for one in &created {
+        let alone = single.event(&one.id, "verification.verified").await;
+        let mut event = alone.event();
+        event["id"] = alone.id().into();
+        event["object"] = "event".into();
+        wanted.push(event);
+    }
+    let requests = batches.deliveries();
+    let got: Vec<Value> = requests
+        .iter()
+        .flat_map(|request| {
+            assert!(request.kind() == "event.batch" && request.id().starts_with("bat_"));
+            request.event()["data"]["events"].as_array().unwrap().clone()
+        })
+        .collect();
+    for event in &wanted {
+        assert!(got.contains(event), "{event}");
+    }
+    let refused = requests[0].event()["data"]["events"].as_array().unwrap().len();
+    assert_eq!(got.len(), wanted.len() + refused);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 """One verification whose webhook the official Standard Webhooks library accepts, also on a forced second try.
 
 The receiver answers the first try with 500. The second must carry the same webhook-id and the same bytes, with a
-signature of its own; with two secrets configured each of them alone verifies it.
+signature of its own; with two secrets configured each of them alone verifies it. Then several events in one request.
 """
 
 import json
@@ -68,6 +68,34 @@ def main():
         _, now = Api(node).verification(created["id"])
         check(now["status"] == "verified", f"the verification reads as {now['status']}")
         print(f"webhook of {len(first.body)} bytes, 2 tries, 2 signatures: accepted by standardwebhooks")
+        check(node.stop() == 0, "ringproof did not end with 0 on SIGTERM")
+    batches(secrets)
+
+
+def told(receiver):
+    """The verifications that batches have told of which were taken."""
+    taken = [delivery for delivery in list(receiver.deliveries) if delivery.answered == 204]
+    return {event["data"]["id"] for delivery in taken for event in delivery.event["data"]["events"]}
+
+
+def batches(secrets):
+    """Several events in one request; the events of the first come again, for it is answered 503."""
+    with (
+        Receiver(secrets, answers=[503], keep=True) as receiver,
+        Node(receiver.url, secrets, webhook_lines='batch = 10\nevents = ["*"]') as node,
+    ):
+        node.start()
+        api = Api(node)
+        ids = set()
+        for index in range(20):
+            status, created = api.create(mobile(index), ttl_seconds=120)
+            check(status == 201, f"create answered {status}: {created}")
+            ids.add(created["id"])
+        wait_for(lambda: ids <= told(receiver), 15, "an event of each")
+        check(not receiver.rejected, f"the library refused a batch: {receiver.rejected}")
+        check(all(delivery.event["type"] == "event.batch" for delivery in receiver.deliveries), "not all are batches")
+        check(all(delivery.webhook_id.startswith("bat_") for delivery in receiver.deliveries), "an id is none of a batch")
+        print(f"20 events in {len(receiver.deliveries)} requests, one tried again: accepted by standardwebhooks")
         check(node.stop() == 0, "ringproof did not end with 0 on SIGTERM")
 
 

@@ -79,8 +79,8 @@ pub(super) enum Event {
     Other,
 }
 
-/// Reads an event; `None` for what is none.
-pub(super) fn event(body: &[u8]) -> Option<Event> {
+/// Reads an event, or several in one request; `None` for what is neither.
+pub(super) fn events(body: &[u8]) -> Option<Vec<Event>> {
     #[derive(Deserialize)]
     struct Body<'a> {
         #[serde(borrow, rename = "type")]
@@ -92,12 +92,17 @@ pub(super) fn event(body: &[u8]) -> Option<Event> {
     struct Data<'a> {
         #[serde(borrow, default)]
         id: Cow<'a, str>,
+        #[serde(borrow, default)]
+        events: Vec<Body<'a>>,
+    }
+    fn event(body: &Body<'_>) -> Option<Event> {
+        if body.kind != "verification.verified" {
+            return Some(Event::Other);
+        }
+        Id::new(&body.data.id).map(Event::Verified)
     }
     let body: Body<'_> = serde_json::from_slice(body).ok()?;
-    if body.kind != "verification.verified" {
-        return Some(Event::Other);
-    }
-    Id::new(&body.data.id).map(Event::Verified)
+    if body.kind == "event.batch" { body.data.events.iter().map(event).collect() } else { Some(vec![event(&body)?]) }
 }
 
 #[cfg(test)]
@@ -127,11 +132,20 @@ mod tests {
     #[test]
     fn events_are_told_apart() {
         let id = Id::new("ver_01M839ZGETPG82G6CPYEEZKS9P").unwrap();
-        assert_eq!(event(VERIFIED.as_bytes()), Some(Event::Verified(id)));
-        assert_eq!(event(VERIFIED.replace(".verified", ".expired").as_bytes()), Some(Event::Other));
-        assert_eq!(event(br#"{"type":"fraud.own_number","data":{"number":"+966115000056"}}"#), Some(Event::Other));
-        assert_eq!(event(br#"{"type":"verification.verified","data":{}}"#), None);
-        assert_eq!(event(b"ok"), None);
+        let expired = VERIFIED.replace(".verified", ".expired");
+        assert_eq!(events(VERIFIED.as_bytes()), Some(vec![Event::Verified(id)]));
+        assert_eq!(events(expired.as_bytes()), Some(vec![Event::Other]));
+        let own = br#"{"type":"fraud.own_number","data":{"number":"+966115000056"}}"#;
+        assert_eq!(events(own), Some(vec![Event::Other]));
+        assert_eq!(events(br#"{"type":"verification.verified","data":{}}"#), None);
+        assert_eq!(events(b"ok"), None);
+        let batch = |events: &[&str]| {
+            format!(r#"{{"type":"event.batch","timestamp":"x","data":{{"events":[{}]}}}}"#, events.join(","))
+        };
+        let both = batch(&[&expired, VERIFIED]);
+        assert_eq!(events(both.as_bytes()), Some(vec![Event::Other, Event::Verified(id)]));
+        assert_eq!(events(batch(&[&both.replace("event.batch", "x")]).as_bytes()), Some(vec![Event::Other]));
+        assert_eq!(events(batch(&[VERIFIED, "1"]).as_bytes()), None);
     }
 
     #[test]
@@ -145,7 +159,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_body_panics(body: Vec<u8>) {
-            let _ = (created(&body), event(&body), problem(&body));
+            let _ = (created(&body), events(&body), problem(&body));
         }
     }
 }

@@ -21,13 +21,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::body::{Event, event};
+use super::body::{Event, events};
 use super::local::Local;
 use super::work::Work;
 use crate::webhook::signature::verify;
 
-/// Longest body that is taken, in bytes: three times what an event may have.
-const BODY: usize = 64 * 1024;
+/// Longest body that is taken, in bytes: more than the events of one request may have.
+const BODY: usize = 512 * 1024;
 /// Longest time that the head or the body of a request may take.
 const REQUEST: Duration = Duration::from_secs(10);
 /// Connections at once; more wait in the kernel.
@@ -68,12 +68,14 @@ impl Receiver {
             self.work.with(|board| board.count("bad signature"));
             return StatusCode::BAD_REQUEST;
         }
-        match event(body) {
-            Some(Event::Verified(id)) => self.work.with(|board| board.webhook(&id, now)),
-            Some(Event::Other) => self.work.with(|board| board.count("other webhook")),
-            None => {
-                self.work.with(|board| board.count("unreadable webhook"));
-                return StatusCode::BAD_REQUEST;
+        let Some(events) = events(body) else {
+            self.work.with(|board| board.count("unreadable webhook"));
+            return StatusCode::BAD_REQUEST;
+        };
+        for event in events {
+            match event {
+                Event::Verified(id) => self.work.with(|board| board.webhook(&id, now)),
+                Event::Other => self.work.with(|board| board.count("other webhook")),
             }
         }
         StatusCode::NO_CONTENT

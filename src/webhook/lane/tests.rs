@@ -206,6 +206,86 @@ async fn gone_holds_everything_until_the_store_has_said_what_follows() {
 }
 
 #[tokio::test]
+async fn further_events_gather_while_batches_are_under_way() {
+    let mut server = LocalServer::start(Reply::Hang).await;
+    let lane = Running::with(Endpoint { batch: 50, ..endpoint(&server.url(), true) });
+    for id in 0..i64::try_from(BATCHES_IN_FLIGHT).unwrap() {
+        lane.fresh.send(due(id, 0)).await.unwrap();
+        assert_eq!(events(&server.next().await.body), 1);
+    }
+    for id in 100..220 {
+        lane.fresh.send(due(id, 0)).await.unwrap();
+    }
+    within(async {
+        while lane.fresh.capacity() < lane.fresh.max_capacity() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(server.waiting(), 0);
+}
+
+#[tokio::test]
+async fn what_waits_goes_in_as_few_requests_as_hold_it() {
+    let mut server = LocalServer::start(Reply::status(200)).await;
+    let mut lane = Running::with(Endpoint { batch: 50, ..endpoint(&server.url(), true) });
+    within(lane.questions.recv()).await.unwrap();
+    lane.answers.send((0..120).map(|id| due(id, 0)).collect()).await.unwrap();
+    let mut sizes = Vec::new();
+    for _ in 0..3 {
+        sizes.push(events(&server.next().await.body));
+    }
+    sizes.sort_unstable();
+    assert_eq!(sizes, [20, 50, 50]);
+    let mut settled = Vec::new();
+    for _ in 0..120 {
+        let tried = within(lane.settled.recv()).await.unwrap();
+        assert_eq!((tried.attempts, tried.last.status), (1, Some(200)));
+        settled.push(tried.id.0);
+    }
+    settled.sort_unstable();
+    assert_eq!(settled, (0..120).collect::<Vec<i64>>());
+    assert_eq!(lane.metrics.webhook_attempts.with_label_values(&["demo", "delivered"]).get(), 120);
+}
+
+#[tokio::test]
+async fn a_batch_that_is_refused_for_an_event_is_sent_one_by_one() {
+    let mut server = LocalServer::start(Reply::status(422)).await;
+    let mut lane = Running::with(Endpoint { batch: 50, ..endpoint(&server.url(), true) });
+    within(lane.questions.recv()).await.unwrap();
+    lane.answers.send((0..3).map(|id| due(id, 2)).collect()).await.unwrap();
+    let mut sizes = Vec::new();
+    for _ in 0..4 {
+        sizes.push(events(&server.next().await.body));
+    }
+    assert_eq!(sizes, [3, 1, 1, 1]);
+    for _ in 0..3 {
+        let tried = within(lane.settled.recv()).await.unwrap();
+        assert_eq!((tried.attempts, tried.last.status), (3, Some(422)), "the try together is none of theirs");
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_fails_fails_for_each_of_its_events() {
+    let server = LocalServer::start(Reply::status(500)).await;
+    let mut lane = Running::with(Endpoint { batch: 50, ..endpoint(&server.url(), true) });
+    within(lane.questions.recv()).await.unwrap();
+    lane.answers.send((0..30).map(|id| due(id, 1)).collect()).await.unwrap();
+    for _ in 0..30 {
+        let tried = within(lane.settled.recv()).await.unwrap();
+        assert_eq!((tried.attempts, tried.last.status, tried.next_at.is_some()), (2, Some(500), true));
+    }
+    assert_eq!(lane.metrics.webhook_endpoints_probed.get(), 0, "one request has failed");
+}
+
+/// How many events a batch holds.
+fn events(body: &[u8]) -> usize {
+    let body: serde_json::Value = serde_json::from_slice(body).unwrap();
+    assert_eq!(body["type"], "event.batch");
+    body["data"]["events"].as_array().unwrap().len()
+}
+
+#[tokio::test]
 async fn changed_settings_hold_from_the_next_attempt_and_what_waits_stays() {
     let (first, mut second) = (LocalServer::start(Reply::Hang).await, LocalServer::start(Reply::status(204)).await);
     let lane = Running::start(&first.url());
@@ -314,7 +394,7 @@ fn due(id: i64, attempts: u32) -> Due {
         planned_from: now(),
         attempts,
         replayed_after: 0,
-        body: "{}".into(),
+        body: "{\"data\":{}}".into(),
     }
 }
 
