@@ -59,18 +59,27 @@ class Server:
     def __enter__(self):
         self.directory = Path(tempfile.mkdtemp(prefix="ringproof-bench-", dir=self.parent()))
         try:
-            pinned = ["taskset", "-c", str(self.cores)] if self.cores is not None else []
-            with open(self.directory / "log", "wb") as log:
-                self._process = subprocess.Popen(
-                    [*pinned, *map(str, self.command())], cwd=self.directory, stdin=subprocess.DEVNULL, stdout=log,
-                    stderr=log, env={**os.environ, **self.environment()},
-                )
-            self._wait_for_answer()
+            self._start()
             self.prepare()
         except BaseException:
             self.__exit__()
             raise
         return self
+
+    def kill_and_start(self):
+        """kill -9, and a start on what is left; returns when a call is answered again."""
+        self._process.kill()
+        self._process.wait()
+        self._start()
+
+    def _start(self):
+        pinned = ["taskset", "-c", str(self.cores)] if self.cores is not None else []
+        with open(self.directory / "log", "ab") as log:
+            self._process = subprocess.Popen(
+                [*pinned, *map(str, self.command())], cwd=self.directory, stdin=subprocess.DEVNULL, stdout=log,
+                stderr=log, env={**os.environ, **self.environment()},
+            )
+        self._wait_for_answer()
 
     def __exit__(self, *_):
         if self._process is not None and self._process.poll() is None:
