@@ -189,7 +189,7 @@ impl Store {
         faults: Faults,
     ) -> Result<Self, StoreError> {
         let mut connection = schema::open_writer(&settings.path)?;
-        let log = Log::start(&settings.path).map_err(StoreError::Thread)?;
+        let log = Log::start(&settings.path, log::PAGES).map_err(StoreError::Thread)?;
         log.watch(&mut connection)?;
         let (disabled, watched) = watch::channel(DisabledEndpoints::default());
         let subscriptions = Arc::new(ArcSwap::from_pointee(subscriptions));
