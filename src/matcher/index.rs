@@ -18,8 +18,11 @@ use super::verification::VerificationId;
 use crate::call::assurance::Assurance;
 use crate::e164::E164;
 
+/// Parts of a map of pairs. A part that grows moves all that is in it, and whoever wants something of it waits.
+const PARTS: usize = 256;
+
 /// All pairs that are not free.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Matcher {
     pairs: DashMap<PairKey, State, BuildHasherDefault<PairKeyHasher>>,
     buckets: Mutex<Buckets>,
@@ -75,6 +78,18 @@ pub struct Expired {
     pub ended: Vec<(PairKey, Pending)>,
     /// How many entries were looked at.
     pub looked_at: usize,
+}
+
+impl Default for Matcher {
+    fn default() -> Self {
+        Self {
+            pairs: DashMap::with_hasher_and_shard_amount(BuildHasherDefault::default(), PARTS),
+            buckets: Mutex::default(),
+            numbers: DashMap::default(),
+            pending: AtomicU64::default(),
+            sandbox_numbers: DashMap::default(),
+        }
+    }
 }
 
 impl Matcher {

@@ -89,7 +89,6 @@ impl RecentCalls {
     pub fn new(calls: usize) -> Self {
         let count = sets(calls);
         let mut sets = Vec::with_capacity(count);
-        memory::advise_large_pages(&sets);
         sets.resize_with(count, Set::default);
         Self { sets, last_age: AtomicU64::new(u64::MAX) }
     }
