@@ -28,6 +28,10 @@ mod restore;
 mod rows;
 mod timing;
 
+/// As the program has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What the others are compared with.
 const SMALL: u64 = 1_000;
 

@@ -10,6 +10,10 @@ use criterion::Criterion;
 mod refusal;
 mod state;
 
+/// As the program has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Makes a step ready to be run as often as one likes.
 type Prepare = fn() -> Box<dyn FnMut()>;
 
