@@ -10,6 +10,7 @@ mod deliveries;
 mod endpoints;
 mod faults;
 pub mod inspect;
+mod known;
 mod lists;
 mod log;
 mod purge;
@@ -39,6 +40,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::watch;
+use tracing::debug;
 
 use crate::e164::E164;
 use crate::matcher::verification::{Verification, VerificationId};
@@ -48,6 +50,7 @@ use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
 
 use faults::Faults;
+use known::KnownPhones;
 use log::Log;
 use purge::Purge;
 use queue::{EXPIRY_CHUNK, Queue, Refusal, Urgency};
@@ -161,7 +164,9 @@ struct Inner {
     retention: AtomicU64,
     subscriptions: Arc<ArcSwap<Subscriptions>>,
     disabled: watch::Receiver<DisabledEndpoints>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    known: Arc<KnownPhones>,
+    /// The writer, and the thread that reads the known phones.
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Store {
@@ -215,12 +220,25 @@ impl Store {
         };
         writer.read_disabled();
         queue.push_sweep();
-        let thread =
-            thread::Builder::new().name("store-writer".into()).spawn(|| writer.run()).map_err(StoreError::Thread)?;
+        let start = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            thread::Builder::new().name(name.to_owned()).spawn(run).map_err(StoreError::Thread)
+        };
+        let writing = start("store-writer", Box::new(|| writer.run()))?;
         let readers = Arc::new(Readers::new(settings.path.clone()));
-        let writer = Mutex::new(Some(thread));
+        let known = Arc::new(KnownPhones::default());
+        let (all, reader) = (Arc::clone(&known), Arc::clone(&readers));
+        let reading = start(
+            "store-phones",
+            Box::new(move || {
+                if let Err(fault) = reader.read_here(|connection| all.load(connection)) {
+                    debug!(%fault, "the phones that are known are not read: each creation looks for its own");
+                }
+            }),
+        )?;
+        let threads = Mutex::new(vec![reading, writing]);
         let (retention, disabled) = (AtomicU64::new(settings.retention.as_secs()), watched);
-        Ok(Self { inner: Arc::new(Inner { queue, readers, metrics, retention, subscriptions, disabled, writer }) })
+        let inner = Inner { queue, readers, metrics, retention, subscriptions, disabled, known, threads };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// What was pending, resting and undelivered when the node stopped. Blocks; meant for the start.
@@ -236,6 +254,7 @@ impl Store {
     pub fn create(&self, step: Create, done: impl FnOnce(Result<Verification, StepError>) + Send + 'static) {
         let mut create = step;
         let verification = &mut create.verification;
+        self.inner.known.note(&verification.application, verification.phone);
         verification.sequence = 1;
         for time in [&mut verification.created_at, &mut verification.expires_at] {
             *time = row::whole_millis(*time);
@@ -361,6 +380,9 @@ impl Store {
 
     /// The numbers that this phone was last given, the latest first, each once, at most `limit`.
     pub async fn numbers_used(&self, application: &str, phone: E164, limit: u32) -> Result<Vec<E164>, StoreError> {
+        if !self.inner.known.may_know(application, phone) {
+            return Ok(Vec::new());
+        }
         let application = application.to_owned();
         self.inner.readers.read(move |connection| readers::numbers_used(connection, &application, phone, limit)).await
     }
@@ -440,12 +462,13 @@ impl Inner {
 
     fn close(&self) {
         self.queue.close();
+        self.known.close();
         self.readers.close_idle();
-        let writer = self.writer.lock().take();
+        let threads = std::mem::take(&mut *self.threads.lock());
         // The last clone may be in a waiter that the writer itself drops.
-        if let Some(writer) = writer.filter(|writer| writer.thread().id() != thread::current().id()) {
-            // A writer that panicked has said so, and there is nothing left to wait for.
-            let _ = writer.join();
+        for thread in threads.into_iter().filter(|thread| thread.thread().id() != thread::current().id()) {
+            // One that panicked has said so, and there is nothing left to wait for.
+            let _ = thread.join();
         }
     }
 }

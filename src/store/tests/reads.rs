@@ -72,6 +72,17 @@ fn numbers_used_are_the_latest_first_and_each_once() {
 }
 
 #[test]
+fn numbers_of_phones_from_before_a_restart_are_known_after_it() {
+    let mut node = Node::new();
+    let created = node.create(5).unwrap();
+    node.restart();
+    let used = |phone| block_on(node.store.numbers_used("demo", phone, 10)).unwrap();
+    assert_eq!(used(created.phone), [created.number], "whether or not all rows have been read");
+    until(|| !node.store.inner.known.may_know("demo", phone(77)));
+    assert_eq!((used(created.phone), used(phone(77))), (vec![created.number], vec![]));
+}
+
+#[test]
 fn due_leaves_out_what_is_done_or_planned_for_later() {
     let node = Node::new();
     for n in 1..=5 {
