@@ -14,12 +14,16 @@ use parking_lot::Mutex;
 use super::boot_time::BootTime;
 use super::deadline::Buckets;
 use super::pair::{PairKey, PairKeyHasher, Pending, Rest, State};
+use super::prefetch::{LINE, prefetch};
 use super::verification::VerificationId;
 use crate::call::assurance::Assurance;
 use crate::e164::E164;
 
 /// Parts of a map of pairs. A part that grows moves all that is in it, and whoever wants something of it waits.
 const PARTS: usize = 256;
+
+/// Lines of entries that are fetched for a look: two or three entries.
+const LINES: usize = 4;
 
 /// All pairs that are not free.
 #[derive(Debug)]
@@ -145,6 +149,22 @@ impl Matcher {
     pub fn rest(&self, key: PairKey, rest: Rest) {
         self.pairs.insert(key, State::Resting(rest));
         self.buckets.lock().add(rest.known_until(), key);
+    }
+
+    /// Has the processor fetch where a pair may stand, for a look that follows: with millions of pairs it is in none of the
+    /// processor's caches. Does nothing while that part of the map changes.
+    pub fn prefetch(&self, key: PairKey) {
+        let hash = self.pairs.hash_usize(&key);
+        let Some(part) = self.pairs.shards()[self.pairs.determine_shard(hash)].try_read() else { return };
+        // The map's table has its tags from here on, and its entries before, the first one last. A pair stands at the
+        // place that its hash names or a few further on.
+        let tags = part.data_end().as_ptr().cast::<u8>();
+        let place = hash & (part.buckets() - 1);
+        prefetch(tags.wrapping_add(place));
+        let entry = tags.wrapping_sub(place * size_of::<(PairKey, State)>());
+        for line in 1..=LINES {
+            prefetch(entry.wrapping_sub(line * LINE));
+        }
     }
 
     /// Judges a call by its pair. `newest` is the last generation of settings by which the call may come. `only` is

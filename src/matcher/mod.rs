@@ -9,4 +9,5 @@ pub mod client_access;
 pub mod deadline;
 pub mod index;
 pub mod pair;
+pub mod prefetch;
 pub mod verification;

@@ -95,7 +95,7 @@ impl Core {
         });
     }
 
-    fn gauges(&self) {
+    pub(super) fn gauges(&self) {
         let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.metrics.verifications_pending.set(count(self.matcher.pending_count()));
         self.metrics.calls_waiting.set(count(self.claims.calls() as u64));

@@ -11,8 +11,7 @@ use parking_lot::Mutex;
 use crate::call::event::{CallEvent, CallKey};
 use crate::matcher::boot_time::BootTime;
 use crate::matcher::pair::PairKey;
-
-mod memory;
+use crate::matcher::prefetch::{LINE, prefetch};
 
 /// Slots that share a lock and compete for room.
 const SET: usize = 8;
@@ -102,13 +101,13 @@ impl RecentCalls {
     /// Has the processor fetch what will be looked at for a call and its transaction: it is somewhere in tens of
     /// megabytes, and the call takes longer to judge than memory to answer.
     pub fn prefetch(&self, call: CallKey, transaction: u64) {
-        memory::prefetch(self.set(call.0));
-        memory::prefetch(self.set(transaction));
+        fetch(self.set(call.0));
+        fetch(self.set(transaction));
     }
 
     /// The same for the attempt that a call is.
     pub fn prefetch_attempt(&self, attempt: Attempt) {
-        memory::prefetch(self.set(attempt.0));
+        fetch(self.set(attempt.0));
     }
 
     /// Notes a call and tells what was known of it. Test and set are one step.
@@ -229,6 +228,13 @@ fn to_tenths(time: BootTime) -> u32 {
 
 fn tenths(seen: u32) -> BootTime {
     BootTime(u64::from(seen) * 100)
+}
+
+/// Has the processor fetch a set, which is two lines.
+fn fetch(set: &Set) {
+    let place = std::ptr::from_ref(set).cast::<u8>();
+    prefetch(place);
+    prefetch(place.wrapping_add(LINE));
 }
 
 fn sets(calls: usize) -> usize {

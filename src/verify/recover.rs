@@ -87,6 +87,7 @@ impl Verify {
         for call in recovered.claimed_calls {
             core.recent.note_claim(call, now);
         }
+        core.gauges();
         Ok(restored)
     }
 }

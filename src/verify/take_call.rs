@@ -65,6 +65,9 @@ impl Verify {
         let core = &self.core;
         let now = (core.clock.boot)();
         let pair = event.caller.zip(event.dialled).map(|(caller, dialled)| core.pair(caller, dialled));
+        if let Some(pair) = pair {
+            core.matcher.prefetch(pair);
+        }
         let attempt = pair.filter(|_| event.only.is_none()).map(|pair| Attempt::new(pair, event));
         if let Some(attempt) = attempt {
             core.recent.prefetch_attempt(attempt);

@@ -235,6 +235,7 @@ async fn what_was_pending_is_pending_after_a_restart_and_the_rest_is_not() {
     let rig = Rig::over(rig.folder, (now, clock), 2, Duration::from_mins(1));
     let restored = rig.verify.recover().unwrap();
     assert_eq!((restored.pending, restored.resting), (1, 1));
+    assert_eq!(rig.verify.core.metrics.verifications_pending.get(), 1, "told from the start on");
     assert!(matches!(rig.create(wish()).await, Err(CreateError::PhoneBusy { .. })), "one pends, one rests");
     rig.pass(Duration::from_secs(89));
     let number = rig.get(pending).await.number;
