@@ -1,13 +1,14 @@
 //! The phones that were given a number: of any other there is nothing to read before it is given one.
 //!
-//! A Bloom filter that grows. It never says of a phone that it knows that it does not; of about one in fifty others it
-//! says that it might. Phones whose rows are purged stay in it until the next start.
+//! A Bloom filter that grows. It never says of a phone that it knows that it does not; of one in a hundred others, up
+//! to one in twenty when it is full, it says that it might. Phones whose rows are purged stay in it until the next
+//! start.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
-use rusqlite::Connection;
+use rusqlite::{Connection, params};
 
 use super::row;
 use crate::e164::E164;
@@ -24,8 +25,10 @@ const TO_A_BLOCK: u32 = 48;
 /// Bits of a phone in its block.
 const BITS: u32 = 5;
 
-/// Rows between two looks at whether the store is closing.
-const STRIDE: usize = 1_000;
+/// Phones that are read at a time, from the index that has them in this order.
+const CHUNK: u32 = 10_000;
+const NEXT: &str = "SELECT DISTINCT application, phone FROM verifications WHERE (application, phone) > (?1, ?2) \
+                    ORDER BY application, phone LIMIT 10000";
 
 /// What is known.
 #[derive(Debug)]
@@ -91,19 +94,27 @@ impl KnownPhones {
         self.parts.read().iter().any(|part| part.has(hash))
     }
 
-    /// Notes all that the database holds, unless the store closes meanwhile.
+    /// Notes all that the database holds, unless the store closes meanwhile. In chunks, for the write-ahead log cannot
+    /// begin anew while one of them is read.
     pub fn load(&self, connection: &Connection) -> rusqlite::Result<()> {
-        let mut statement = connection.prepare("SELECT application, phone FROM verifications")?;
-        let mut rows = statement.query([])?;
-        let mut count = 0;
-        while let Some(row) = rows.next()? {
-            self.note(row.get_ref(0)?.as_str()?, row::number(row, 1)?);
-            count += 1;
-            if count % STRIDE == 0 && self.closing.load(Ordering::Relaxed) {
-                return Ok(());
+        let mut statement = connection.prepare(NEXT)?;
+        let mut last = (String::new(), 0_i64);
+        while !self.closing.load(Ordering::Relaxed) {
+            let mut rows = statement.query(params![last.0, last.1])?;
+            let mut count = 0;
+            while let Some(row) = rows.next()? {
+                let application = row.get_ref(0)?.as_str()?;
+                self.note(application, row::number(row, 1)?);
+                count += 1;
+                if count == CHUNK {
+                    last = (application.to_owned(), row.get::<_, i64>(1)?);
+                }
+            }
+            if count < CHUNK {
+                self.whole.store(true, Ordering::Release);
+                break;
             }
         }
-        self.whole.store(true, Ordering::Release);
         Ok(())
     }
 
@@ -154,6 +165,17 @@ fn bits(hash: u64) -> impl Iterator<Item = (usize, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::schema;
+    use crate::store::tests::{Folder, plan};
+
+    #[test]
+    fn a_chunk_is_a_range_of_the_index() {
+        let folder = Folder::new();
+        let connection = schema::open_writer(&folder.database()).unwrap();
+        let plan = plan(&connection, NEXT);
+        assert!(plan.contains("SEARCH verifications USING COVERING INDEX verifications_of_phone"), "{plan}");
+        assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+    }
 
     fn phone(number: u64) -> E164 {
         format!("+9665{number:08}").parse().unwrap()

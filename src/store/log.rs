@@ -1,9 +1,10 @@
 //! Moving what is committed from the write-ahead log into the database, beside the writer.
 //!
 //! A commit that had to do this would keep everybody behind it waiting for thousands of pages. So another thread moves
-//! them while commits go on; then the writer moves what has come meanwhile, which is little. Only when all of it is in
-//! the database does `SQLite` begin the log anew.
+//! them and has them written to the disk while commits go on; then the writer moves what has come meanwhile, which is
+//! little. Only when all of it is in the database, and nobody reads the log, does `SQLite` begin it anew.
 
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,12 +13,16 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use rusqlite::Connection;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::schema;
 
 /// Pages in the log from which on a store has them moved: 16 MiB, so that a page that changes often is seldom moved.
 pub const PAGES: u32 = 4_000;
+
+/// Commits after which the writer moves the rest once more where the log has not begun anew: somebody read it just
+/// then.
+const FINISHES: u32 = 8;
 
 /// The writer's side.
 pub struct Log {
@@ -31,16 +36,20 @@ pub struct Log {
     most: u32,
     ask_at: u32,
     under_way: bool,
+    /// How often the writer may still move the rest.
+    finishes: u32,
 }
 
 impl Log {
-    /// Starts the thread that moves pages, whenever there are `most` or more.
-    pub fn start(path: &Path, most: u32) -> io::Result<Self> {
+    /// Starts the thread that moves pages, whenever there are `most` or more. `database` is the file at `path`: whoever
+    /// opened it keeps it open as long as there is a connection, for closing it would end the process's locks on it.
+    pub fn start(path: &Path, database: Arc<File>, most: u32) -> io::Result<Self> {
         let (ask, asked) = sync_channel(1);
         let moved = Arc::new(AtomicBool::new(false));
         let (path, done) = (path.to_owned(), Arc::clone(&moved));
-        let thread =
-            thread::Builder::new().name("store-checkpoint".into()).spawn(move || serve(&path, &asked, &done))?;
+        let thread = thread::Builder::new()
+            .name("store-checkpoint".into())
+            .spawn(move || serve(&path, &database, &asked, &done))?;
         Ok(Self {
             thread: Some(thread),
             ask: Some(ask),
@@ -50,6 +59,7 @@ impl Log {
             most,
             ask_at: most,
             under_way: false,
+            finishes: 0,
         })
     }
 
@@ -67,17 +77,26 @@ impl Log {
         let pages = self.pages.load(Ordering::Relaxed);
         if pages < self.seen {
             self.ask_at = self.most;
+            self.finishes = 0;
         }
+        let grown = pages > self.seen;
         self.seen = pages;
         if self.under_way {
-            if self.moved.swap(false, Ordering::Acquire) {
+            let is_gone = self.thread.as_ref().is_none_or(JoinHandle::is_finished);
+            if self.moved.swap(false, Ordering::Acquire) || is_gone {
                 self.under_way = false;
-                checkpoint(connection);
+                self.finishes = FINISHES;
             }
         } else if pages >= self.ask_at {
             // A log that readers have kept from beginning anew is looked at again when it has grown as much once more.
             self.ask_at = pages.saturating_add(self.most);
             self.under_way = self.ask.as_ref().is_some_and(|ask| ask.try_send(()).is_ok());
+        }
+        if self.finishes == FINISHES || self.finishes > 0 && grown {
+            self.finishes -= 1;
+            if let Err(fault) = checkpoint(connection) {
+                debug!(%fault, "the rest of the write-ahead log is not moved");
+            }
         }
     }
 
@@ -91,22 +110,25 @@ impl Log {
     }
 }
 
-fn serve(path: &Path, asked: &Receiver<()>, moved: &AtomicBool) {
+fn serve(path: &Path, database: &File, asked: &Receiver<()>, moved: &AtomicBool) {
     while asked.recv().is_ok() {
         // A connection for each time, so that none outlives a file that was replaced.
-        match schema::open_reader(path) {
-            Ok(connection) => checkpoint(&connection),
-            Err(fault) => debug!(%fault, "the write-ahead log is left to the writer"),
+        let done = schema::open_reader(path).and_then(|connection| Ok(checkpoint(&connection)?));
+        if let Err(fault) = done {
+            warn!(%fault, "the write-ahead log is left to the writer");
+        }
+        // SQLite does this only where it has moved everything, which it has not while commits go on. It would all be
+        // left to the writer's turn.
+        if let Err(fault) = database.sync_data() {
+            warn!(%fault, "what was moved out of the write-ahead log is not on disk yet");
         }
         moved.store(true, Ordering::Release);
     }
 }
 
-/// Moves what no reader is in the way of. What fails here is tried again with the next pages.
-fn checkpoint(connection: &Connection) {
-    if let Err(fault) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
-        debug!(%fault, "the write-ahead log is not moved");
-    }
+/// Moves what no reader is in the way of.
+fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
 }
 
 #[cfg(test)]
@@ -118,11 +140,15 @@ mod tests {
 
     const DEADLINE: Duration = Duration::from_mins(1);
 
+    fn file(folder: &Folder) -> Arc<File> {
+        Arc::new(File::open(folder.database()).unwrap())
+    }
+
     #[test]
     fn the_log_begins_anew_and_all_rows_stay() {
         let folder = Folder::new();
         let mut connection = schema::open_writer(&folder.database()).unwrap();
-        let mut log = Log::start(&folder.database(), 50).unwrap();
+        let mut log = Log::start(&folder.database(), file(&folder), 50).unwrap();
         log.watch(&mut connection).unwrap();
         let (mut rows, mut anew, mut before) = (0_u32, 0, 0);
         let begun = crate::engine::clock::instant();
@@ -147,7 +173,7 @@ mod tests {
     fn a_reader_that_stays_keeps_the_log_and_loses_nothing() {
         let folder = Folder::new();
         let mut connection = schema::open_writer(&folder.database()).unwrap();
-        let mut log = Log::start(&folder.database(), 20).unwrap();
+        let mut log = Log::start(&folder.database(), file(&folder), 20).unwrap();
         log.watch(&mut connection).unwrap();
         let reader = schema::open_reader(&folder.database()).unwrap();
         reader.execute_batch("BEGIN; SELECT count(*) FROM space_probe").unwrap();

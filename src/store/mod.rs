@@ -1,6 +1,6 @@
 //! Durable state: verifications, their events, deliveries, calls and idempotency answers, in one `SQLite` file.
 //!
-//! Owns the file, its schema and the one thread that writes to it. [`Store`] has a method for each atomic step; steps
+//! Owns the file, its schema and the one thread that changes it. [`Store`] has a method for each atomic step; steps
 //! of many callers share a transaction (group commit). Decides nothing: whether a call proves a verification or a
 //! window is over is known before a step is asked for. Invariant: a verification has one terminal state, an event is
 //! in the transaction of the change that it tells, and a step is answered only when it is on disk or known undone.
@@ -29,6 +29,7 @@ mod writer;
 
 use std::collections::HashSet;
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -167,6 +168,8 @@ struct Inner {
     known: Arc<KnownPhones>,
     /// The writer, and the thread that reads the known phones.
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// The database, open until every connection is closed: see [`Log::start`]. The last field, so the last to go.
+    _file: Arc<File>,
 }
 
 impl Store {
@@ -194,7 +197,9 @@ impl Store {
         faults: Faults,
     ) -> Result<Self, StoreError> {
         let mut connection = schema::open_writer(&settings.path)?;
-        let log = Log::start(&settings.path, log::PAGES).map_err(StoreError::Thread)?;
+        let opened = File::options().read(true).write(true).open(&settings.path);
+        let file = Arc::new(opened.map_err(|source| StoreError::File { path: settings.path.clone(), source })?);
+        let log = Log::start(&settings.path, Arc::clone(&file), log::PAGES).map_err(StoreError::Thread)?;
         log.watch(&mut connection)?;
         let (disabled, watched) = watch::channel(DisabledEndpoints::default());
         let subscriptions = Arc::new(ArcSwap::from_pointee(subscriptions));
@@ -220,24 +225,20 @@ impl Store {
         };
         writer.read_disabled();
         queue.push_sweep();
-        let start = |name: &str, run: Box<dyn FnOnce() + Send>| {
-            thread::Builder::new().name(name.to_owned()).spawn(run).map_err(StoreError::Thread)
-        };
-        let writing = start("store-writer", Box::new(|| writer.run()))?;
+        let writing =
+            thread::Builder::new().name("store-writer".into()).spawn(|| writer.run()).map_err(StoreError::Thread)?;
         let readers = Arc::new(Readers::new(settings.path.clone()));
         let known = Arc::new(KnownPhones::default());
         let (all, reader) = (Arc::clone(&known), Arc::clone(&readers));
-        let reading = start(
-            "store-phones",
-            Box::new(move || {
-                if let Err(fault) = reader.read_here(|connection| all.load(connection)) {
-                    debug!(%fault, "the phones that are known are not read: each creation looks for its own");
-                }
-            }),
-        )?;
-        let threads = Mutex::new(vec![reading, writing]);
+        // Without it each creation looks for what its own phone was given.
+        let reading = thread::Builder::new().name("store-phones".into()).spawn(move || {
+            if let Err(fault) = reader.read_here(|connection| all.load(connection)) {
+                debug!(%fault, "the phones that are known are not read");
+            }
+        });
+        let threads = Mutex::new(reading.into_iter().chain([writing]).collect());
         let (retention, disabled) = (AtomicU64::new(settings.retention.as_secs()), watched);
-        let inner = Inner { queue, readers, metrics, retention, subscriptions, disabled, known, threads };
+        let inner = Inner { queue, readers, metrics, retention, subscriptions, disabled, known, threads, _file: file };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -351,8 +352,8 @@ impl Store {
         self.inner.push(Urgency::Create, Work::Enable(endpoint), Box::new(done));
     }
 
-    /// Has events go to other endpoints from now on. Deliveries to those that are gone are parked, and those to the ones
-    /// that came back become due again, by and by. Waits for nothing, also while the disk fails.
+    /// Has events go to other endpoints from now on. Deliveries to those that are gone are parked, and those to the
+    /// ones that came back become due again, by and by. Waits for nothing, also while the disk fails.
     pub fn subscribe(&self, subscriptions: Subscriptions) {
         self.inner.subscriptions.store(Arc::new(subscriptions));
         self.inner.queue.push_sweep();
@@ -470,6 +471,7 @@ impl Inner {
             // One that panicked has said so, and there is nothing left to wait for.
             let _ = thread.join();
         }
+        self.readers.close_idle();
     }
 }
 
