@@ -8,7 +8,7 @@ use prometheus::IntGauge;
 
 /// Failures in a row after which the receiver is only probed: as many as can be in flight, so that one bad moment of a
 /// busy lane is enough and a few bad events are not. Each failure takes one place, so no more attempts than these are
-/// spent on a receiver that hangs.
+/// spent on a receiver that hangs. Where fewer are in flight, each weighs more.
 pub(super) const TROUBLE: u32 = 64;
 
 /// How one receiver does.
@@ -50,10 +50,11 @@ impl Circuit {
         self.failures = 0;
     }
 
-    /// An attempt has failed. Says whether the receiver is only probed from now on.
-    pub(super) fn failure(&mut self) -> bool {
+    /// An attempt has failed that was one of `TROUBLE / weight` at a time. Says whether the receiver is only probed
+    /// from now on.
+    pub(super) fn failure(&mut self, weight: u32) -> bool {
         let was_open = self.is_open();
-        self.failures = self.failures.saturating_add(1);
+        self.failures = self.failures.saturating_add(weight);
         let opens = self.is_open() && !was_open;
         if opens {
             self.probed.inc();
@@ -78,20 +79,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_few_heavy_failures_are_as_good_as_many() {
+        let mut circuit = Circuit::new(IntGauge::new("probed", "probed").unwrap());
+        assert!((0..3).all(|_| !circuit.failure(TROUBLE / 4)));
+        assert!(circuit.failure(TROUBLE / 4) && circuit.is_open());
+    }
+
+    #[test]
     fn a_row_of_failures_leaves_one_probe_a_turn_until_one_succeeds() {
         let probed = IntGauge::new("probed", "probed").unwrap();
         let mut circuit = Circuit::new(probed.clone());
         for failures in 1..TROUBLE {
-            assert!(!circuit.failure());
+            assert!(!circuit.failure(1));
             let places = (TROUBLE - failures) as usize;
             assert!(circuit.allows(places - 1) && !circuit.allows(places));
         }
         circuit.success();
         for _ in 1..TROUBLE {
-            circuit.failure();
+            circuit.failure(1);
         }
         assert!(circuit.allows(0), "a success in between begins anew");
-        assert!(circuit.failure() && !circuit.failure(), "it is told once");
+        assert!(circuit.failure(1) && !circuit.failure(1), "it is told once");
         assert_eq!(probed.get(), 1);
         assert!(!circuit.allows(0), "not before its turn");
         circuit.turn();
@@ -109,7 +117,7 @@ mod tests {
         let probed = IntGauge::new("probed", "probed").unwrap();
         let mut circuit = Circuit::new(probed.clone());
         for _ in 0..TROUBLE {
-            circuit.failure();
+            circuit.failure(1);
         }
         assert_eq!(probed.get(), 1);
         drop(circuit);

@@ -16,7 +16,7 @@ use ulid::Ulid;
 
 use super::Clock;
 use super::attempt::{AttemptError, Outcome, Poster};
-use super::circuit::Circuit;
+use super::circuit::{Circuit, TROUBLE};
 use super::queue::Queue;
 use crate::outbox::batch::{self, Message};
 use crate::outbox::delivery::{DeliveryId, Due, EndpointId};
@@ -30,7 +30,7 @@ use crate::telemetry::metrics::Metrics;
 pub(super) const IN_FLIGHT: usize = 64;
 
 /// Requests in flight to an endpoint that takes several events in one. While they are, further events gather.
-const BATCHES_IN_FLIGHT: usize = 4;
+const BATCHES_IN_FLIGHT: u32 = 4;
 
 /// New deliveries that are taken over at once.
 const HANDFUL: usize = 64;
@@ -219,7 +219,7 @@ struct Work {
 impl Work {
     fn start(&mut self) {
         let poster = Arc::clone(&self.lane.poster.borrow());
-        let most = if poster.batch() > 1 { BATCHES_IN_FLIGHT } else { IN_FLIGHT };
+        let most = if poster.batch() > 1 { BATCHES_IN_FLIGHT as usize } else { IN_FLIGHT };
         while !self.paused
             && self.gone.is_none()
             && self.in_flight.len() < most
@@ -227,7 +227,7 @@ impl Work {
         {
             // A probe costs no more than one event a try.
             let together = if self.circuit.is_open() { 1 } else { poster.batch() };
-            let dues = self.queue.take_some(together, batch::BYTES);
+            let dues = self.queue.take(together, batch::BYTES);
             let [first, ..] = &*dues else { break };
             self.circuit.began();
             let (poster, now) = (Arc::clone(&poster), (self.lane.clock)());
@@ -240,6 +240,11 @@ impl Work {
             };
             self.in_flight.insert(task.id(), dues);
         }
+    }
+
+    /// What a failed request says, beside others that are in flight.
+    fn weight(&self) -> u32 {
+        if self.lane.poster.borrow().batch() > 1 { TROUBLE / BATCHES_IN_FLIGHT } else { 1 }
     }
 
     /// Asks for rows; gives how many at most.
@@ -287,11 +292,15 @@ impl Work {
                 if dues.len() > 1 {
                     // Which of them it was is not said.
                     tracing::debug!(application = self.lane.application, %error, "a batch is refused and sent one by one");
-                    return self.queue.part(dues);
+                    self.queue.part(dues);
+                    if self.paused {
+                        self.queue.clear();
+                    }
+                    return;
                 }
             }
             Outcome::Failed { error, .. } => {
-                if self.circuit.failure() {
+                if self.circuit.failure(self.weight()) {
                     let (application, endpoint) = (&self.lane.application, self.lane.endpoint.public());
                     tracing::info!(application, endpoint, %error, "webhook endpoint fails, it is only probed now");
                 }

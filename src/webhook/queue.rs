@@ -1,8 +1,9 @@
 //! One endpoint's deliveries in memory: what waits, what is under way, what was settled and is perhaps not stored.
 //!
-//! Owns the order (new events before what the store has waiting) and the proof against doing one try twice: a row may come both from its
-//! commit and from a poll that read it meanwhile, and it reads as due until its result is on disk, however slow that is.
-//! Does not send or store. Pure. Invariant: an id is queued or in flight at most once, and its attempts only grow.
+//! Owns the order (new events before what the store has waiting) and the proof against doing one try twice: a row may
+//! come both from its commit and from a poll that read it meanwhile, and it reads as due until its result is on disk,
+//! however slow that is. Does not send or store. Pure. Invariant: an id is queued or in flight at most once, and its
+//! attempts only grow.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::mem;
@@ -83,30 +84,32 @@ impl Queue {
         self.has_room() && made.is_none_or(|made| *made <= due.attempts) && self.known.insert(due.id)
     }
 
-    /// The next to try. It stays known until it is settled.
-    fn take(&mut self) -> Option<Due> {
+    /// The next to try in one request: so many, and of so many bytes or a little more, all from one line. Empty: there
+    /// is nothing. They stay known until they are settled.
+    pub(super) fn take(&mut self, most: usize, bytes: usize) -> Vec<Due> {
+        let mut taken = Vec::new();
         if self.is_held() {
-            return None;
+            return taken;
         }
         self.turn = (self.turn + 1) % BACKLOG_TURN;
+        // What came apart has every other turn, so that it neither waits for all the others nor they for it.
+        if (self.turn % 2 == 1 || self.fresh.is_empty() && self.backlog.is_empty())
+            && let Some(due) = self.apart.pop_front()
+        {
+            taken.push(due);
+            return taken;
+        }
         let lines =
             if self.turn == 0 { [&mut self.backlog, &mut self.fresh] } else { [&mut self.fresh, &mut self.backlog] };
-        lines.into_iter().find_map(VecDeque::pop_front)
-    }
-
-    /// The next to try in one request: so many, and of so many bytes or a little more. None: there is nothing.
-    pub(super) fn take_some(&mut self, most: usize, bytes: usize) -> Vec<Due> {
-        if let Some(due) = self.apart.pop_front() {
-            return vec![due];
-        }
-        let mut taken: Vec<Due> = Vec::new();
-        let mut size = 0;
-        while taken.len() < most
-            && size < bytes
-            && let Some(due) = self.take()
-        {
-            size += due.body.len();
-            taken.push(due);
+        if let Some(line) = lines.into_iter().find(|line| !line.is_empty()) {
+            let mut size = 0;
+            while taken.len() < most
+                && size < bytes
+                && let Some(due) = line.pop_front()
+            {
+                size += due.body.len();
+                taken.push(due);
+            }
         }
         taken
     }
@@ -167,8 +170,42 @@ mod tests {
         for id in [2, 4] {
             assert!(queue.admit_fresh(due(id, 0)));
         }
-        let order: Vec<i64> = std::iter::from_fn(|| queue.take()).map(|due| due.id.0).collect();
+        let order: Vec<i64> = std::iter::from_fn(|| queue.take(1, 1).pop()).map(|due| due.id.0).collect();
         assert_eq!(order, [2, 4, 1, 3]);
+    }
+
+    #[test]
+    fn what_comes_apart_goes_alone_and_every_other_time() {
+        let mut queue = Queue::default();
+        for id in 0..10 {
+            queue.admit_fresh(due(id, 0));
+        }
+        let together = queue.take(3, usize::MAX);
+        assert_eq!(together.len(), 3);
+        queue.part(together);
+        let mut sizes = Vec::new();
+        loop {
+            let taken = queue.take(3, usize::MAX);
+            if taken.is_empty() {
+                break;
+            }
+            sizes.push((taken.len(), taken[0].id.0));
+        }
+        sizes.sort_unstable();
+        assert_eq!(sizes, [(1, 0), (1, 1), (1, 2), (1, 9), (3, 3), (3, 6)]);
+    }
+
+    #[test]
+    fn a_request_takes_from_one_line_and_ends_with_its_bytes() {
+        let mut queue = Queue::default();
+        for id in 0..4 {
+            queue.admit(due(id, 1));
+            queue.admit_fresh(due(id + 10, 0));
+        }
+        let ids = |taken: Vec<Due>| taken.into_iter().map(|due| due.id.0).collect::<Vec<_>>();
+        assert_eq!(ids(queue.take(100, 3)), [10, 11], "two bytes each");
+        assert_eq!(ids(queue.take(100, 1_000)), [12, 13]);
+        assert_eq!(ids(queue.take(100, 1_000)), [0, 1, 2, 3]);
     }
 
     #[test]
@@ -177,7 +214,7 @@ mod tests {
         queue.admit(due(-1, 3));
         let tries = (0..100).position(|id| {
             queue.admit_fresh(due(id, 0));
-            queue.take().unwrap().id == DeliveryId(-1)
+            queue.take(1, 1).pop().unwrap().id == DeliveryId(-1)
         });
         assert_eq!(tries, Some(7));
     }
@@ -188,7 +225,7 @@ mod tests {
         for id in 0..3 {
             queue.admit_fresh(due(id, 0));
         }
-        let in_flight = queue.take().unwrap();
+        let in_flight = queue.take(1, 1).pop().unwrap();
         queue.clear();
         assert_eq!((queue.len(), queue.tracked()), (0, 1));
         assert!(!queue.admit(due(in_flight.id.0, 0)) && queue.admit(due(1, 0)) && queue.admit(due(2, 0)));
@@ -198,7 +235,7 @@ mod tests {
     fn a_replay_is_no_stale_row() {
         let mut queue = Queue::default();
         queue.admit_fresh(due(1, 0));
-        queue.take().unwrap();
+        queue.take(1, 1).pop().unwrap();
         queue.settle(DeliveryId(1), 1);
         queue.stored(DeliveryId(1), 1);
         assert!(!queue.admit(due(1, 0)), "read before it was delivered");
@@ -210,7 +247,7 @@ mod tests {
         let mut queue = Queue::default();
         assert!(queue.admit(due(1, 0)));
         assert!(!queue.admit(due(1, 0)));
-        queue.take().unwrap();
+        queue.take(1, 1).pop().unwrap();
         assert!(!queue.admit(due(1, 0)));
     }
 
@@ -219,7 +256,7 @@ mod tests {
         let mut queue = Queue::default();
         for id in [1, 2] {
             queue.admit(due(id, 0));
-            queue.take().unwrap();
+            queue.take(1, 1).pop().unwrap();
         }
         queue.settle(DeliveryId(1), 1);
         queue.settle(DeliveryId(2), 1);
@@ -241,7 +278,7 @@ mod tests {
         let mut queue = Queue::default();
         for made in [1, 2] {
             queue.admit(due(1, made - 1));
-            queue.take().unwrap();
+            queue.take(1, 1).pop().unwrap();
             queue.settle(DeliveryId(1), made);
         }
         queue.stored(DeliveryId(1), 1);
@@ -255,13 +292,13 @@ mod tests {
         let mut queue = Queue::default();
         for id in 0..i64::try_from(UNSTORED).unwrap() {
             assert!(queue.admit(due(id, 0)));
-            let taken = queue.take().unwrap();
+            let taken = queue.take(1, 1).pop().unwrap();
             queue.settle(taken.id, 1);
         }
         assert!(queue.admit(due(-1, 0)));
-        assert!(queue.is_held() && queue.take().is_none());
+        assert!(queue.is_held() && queue.take(1, 1).pop().is_none());
         queue.stored(DeliveryId(0), 1);
-        assert_eq!(queue.take().map(|due| due.id), Some(DeliveryId(-1)));
+        assert_eq!(queue.take(1, 1).pop().map(|due| due.id), Some(DeliveryId(-1)));
     }
 
     #[test]
@@ -271,7 +308,7 @@ mod tests {
             assert!(queue.admit(due(id, 0)));
         }
         assert!(!queue.admit(due(-1, 0)));
-        queue.take().unwrap();
+        queue.take(1, 1).pop().unwrap();
         assert!(queue.admit(due(-1, 0)), "what did not fit is not taken for known");
     }
 
@@ -283,7 +320,7 @@ mod tests {
             for (id, attempts, fresh, stores) in rows {
                 let due = due(id, attempts);
                 if fresh { queue.admit_fresh(due) } else { queue.admit(due) };
-                if let Some(due) = queue.take() {
+                if let Some(due) = queue.take(1, 1).pop() {
                     prop_assert!(tried.insert((due.id, due.attempts)));
                     let made = due.attempts + 1;
                     queue.settle(due.id, made);

@@ -39,8 +39,8 @@ impl Clone for Endpoint {
 }
 
 impl Endpoint {
-    /// Whether what is sent to both is sent in the same way: to one address, signed alike, under one rule of addresses, in
-    /// requests of one form.
+    /// Whether what is sent to both is sent in the same way: to one address, signed alike, under one rule of addresses,
+    /// in requests of one form.
     #[must_use]
     pub fn sends_like(&self, other: &Self) -> bool {
         let secrets = |one: &Self| one.secrets.iter().map(|secret| secret.expose_secret().to_vec()).collect::<Vec<_>>();
