@@ -1,6 +1,7 @@
 //! The loop of one UDP socket: a batch in, its answers out, and the answers of calls whose commit is done.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,9 @@ use crate::verify::claims::{MAX_WAITING, Outcome};
 
 /// How often calls that have waited too long are looked for.
 const SWEEP: Duration = Duration::from_millis(250);
+
+/// Datagrams that are answered before anything else has its turn: a millisecond or two.
+const PART: usize = 256;
 
 /// How long calls that wait are still answered when the node stops.
 pub const LAST_ANSWERS: Duration = Duration::from_secs(5);
@@ -91,9 +95,27 @@ impl SipWorker {
         if inbox.is_empty() {
             return;
         }
+        // Runs can make thousands of one batch: each part of it has its own time, and calls whose wait is over go
+        // between.
+        let mut from = 0;
+        while from < inbox.len() {
+            let until = inbox.len().min(from + PART);
+            self.answer(inbox, from..until).await;
+            from = until;
+            self.beat.turn();
+            while from < inbox.len()
+                && let Ok(first) = self.finished.try_recv()
+            {
+                self.finish(first).await;
+            }
+        }
+    }
+
+    /// Answers a part of a batch.
+    async fn answer(&mut self, inbox: &Inbox, places: Range<usize>) {
         let (now, utc, instant) = (clock::boot(), clock::utc(), clock::instant());
         let port = self.socket.local_addr().port();
-        for datagram in inbox.iter() {
+        for datagram in places.map(|place| inbox.datagram(place)) {
             if self.outgoing.is_full() {
                 self.flush().await;
             }

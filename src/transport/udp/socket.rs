@@ -43,8 +43,8 @@ pub struct UdpSocket {
 /// Opens `sockets` sockets (at least one) that share the address `listen`.
 ///
 /// With port 0 the system picks a port, the same for all. `[::]` takes IPv4 as well. Where there are several, the
-/// kernel gives each datagram to one of them at random, so that one peer's calls are spread over all workers.
-/// The address must be free: a port that another program holds is refused, even one that would share it.
+/// kernel gives each datagram, or run of them, to one of them at random, so that one peer's calls are spread over all
+/// workers. The address must be free: a port that another program holds is refused, even one that would share it.
 ///
 /// # Errors
 /// A [`TransportError`] with the address; the operator must act.
