@@ -17,7 +17,8 @@ class Ringproof(Server):
     """One node with one trunk, 100 numbers and one application without limits.
 
     `pending` verifications are created before anything is measured, for callers that never call. `webhook` is an
-    address and a secret: the application is a live one then, and all its proofs must be good enough for that.
+    address, a secret and how many events one request may have: the application is a live one then, and all its proofs
+    must be good enough for that.
     """
 
     def __init__(self, binary, cores, workers=0, pending=0, transport="udp", webhook=None, data_dir=None):
@@ -64,8 +65,11 @@ class Ringproof(Server):
         host = self.address[0]
         webhook = ""
         if self._webhook:
-            url, secret = self._webhook
-            webhook = f'[[application.webhook]]\nurl = "{url}"\nsecrets = ["{secret}"]\nallow_private = true\n'
+            url, secret, batch = self._webhook
+            webhook = (
+                f'[[application.webhook]]\nurl = "{url}"\nsecrets = ["{secret}"]\nallow_private = true\n'
+                f"batch = {batch}\n"
+            )
         return f"""\
 [node]
 name = "bench"
