@@ -28,7 +28,7 @@ const BITS: u32 = 5;
 /// Phones that are read at a time, from the index that has them in this order.
 const CHUNK: u32 = 10_000;
 const NEXT: &str = "SELECT DISTINCT application, phone FROM verifications WHERE (application, phone) > (?1, ?2) \
-                    ORDER BY application, phone LIMIT 10000";
+                    ORDER BY application, phone LIMIT ?3";
 
 /// What is known.
 #[derive(Debug)]
@@ -100,7 +100,7 @@ impl KnownPhones {
         let mut statement = connection.prepare(NEXT)?;
         let mut last = (String::new(), 0_i64);
         while !self.closing.load(Ordering::Relaxed) {
-            let mut rows = statement.query(params![last.0, last.1])?;
+            let mut rows = statement.query(params![last.0, last.1, CHUNK])?;
             let mut count = 0;
             while let Some(row) = rows.next()? {
                 let application = row.get_ref(0)?.as_str()?;

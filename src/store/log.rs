@@ -91,6 +91,10 @@ impl Log {
             // A log that readers have kept from beginning anew is looked at again when it has grown as much once more.
             self.ask_at = pages.saturating_add(self.most);
             self.under_way = self.ask.as_ref().is_some_and(|ask| ask.try_send(()).is_ok());
+            if !self.under_way {
+                // Nobody is there to ask.
+                self.finishes = FINISHES;
+            }
         }
         if self.finishes == FINISHES || self.finishes > 0 && grown {
             self.finishes -= 1;
@@ -140,50 +144,68 @@ mod tests {
 
     const DEADLINE: Duration = Duration::from_mins(1);
 
-    fn file(folder: &Folder) -> Arc<File> {
-        Arc::new(File::open(folder.database()).unwrap())
+    /// A database whose log is moved from so many pages on.
+    fn watched(most: u32) -> (Folder, Connection, Log) {
+        let folder = Folder::new();
+        let mut connection = schema::open_writer(&folder.database()).unwrap();
+        let file = Arc::new(File::open(folder.database()).unwrap());
+        let log = Log::start(&folder.database(), file, most).unwrap();
+        log.watch(&mut connection).unwrap();
+        (folder, connection, log)
+    }
+
+    fn insert(connection: &Connection) {
+        connection.execute("INSERT INTO space_probe VALUES (zeroblob(4000))", []).unwrap();
+    }
+
+    fn rows(connection: &Connection) -> u32 {
+        connection.query_row("SELECT count(*) FROM space_probe", [], |row| row.get(0)).unwrap()
     }
 
     #[test]
     fn the_log_begins_anew_and_all_rows_stay() {
-        let folder = Folder::new();
-        let mut connection = schema::open_writer(&folder.database()).unwrap();
-        let mut log = Log::start(&folder.database(), file(&folder), 50).unwrap();
-        log.watch(&mut connection).unwrap();
-        let (mut rows, mut anew, mut before) = (0_u32, 0, 0);
+        let (folder, connection, mut log) = watched(50);
+        let (mut commits, mut anew, mut before) = (0, 0, 0);
         let begun = crate::engine::clock::instant();
         while anew < 3 {
-            assert!(begun.elapsed() < DEADLINE, "{anew} times in {rows} commits");
-            connection.execute("INSERT INTO space_probe VALUES (zeroblob(4000))", []).unwrap();
-            rows += 1;
+            assert!(begun.elapsed() < DEADLINE, "{anew} times in {commits} commits");
+            insert(&connection);
+            commits += 1;
             let pages = log.pages.load(Ordering::Relaxed);
             anew += u32::from(pages < before);
             before = pages;
             log.tend(&connection);
         }
-        let read = || connection.query_row("SELECT count(*) FROM space_probe", [], |row| row.get::<_, u32>(0)).unwrap();
-        assert_eq!(read(), rows);
+        assert_eq!(rows(&connection), commits);
         log.stop();
         drop(connection);
-        let other = schema::open_reader(&folder.database()).unwrap();
-        assert_eq!(other.query_row("SELECT count(*) FROM space_probe", [], |row| row.get::<_, u32>(0)).unwrap(), rows);
+        assert_eq!(rows(&schema::open_reader(&folder.database()).unwrap()), commits);
+    }
+
+    #[test]
+    fn without_its_thread_the_writer_moves_all_itself() {
+        let (_folder, connection, mut log) = watched(50);
+        log.stop();
+        for _ in 0..200 {
+            insert(&connection);
+            log.tend(&connection);
+        }
+        assert!(log.pages.load(Ordering::Relaxed) < 100, "it has begun anew");
+        assert_eq!(rows(&connection), 200);
     }
 
     #[test]
     fn a_reader_that_stays_keeps_the_log_and_loses_nothing() {
-        let folder = Folder::new();
-        let mut connection = schema::open_writer(&folder.database()).unwrap();
-        let mut log = Log::start(&folder.database(), file(&folder), 20).unwrap();
-        log.watch(&mut connection).unwrap();
+        let (folder, connection, mut log) = watched(20);
         let reader = schema::open_reader(&folder.database()).unwrap();
         reader.execute_batch("BEGIN; SELECT count(*) FROM space_probe").unwrap();
         for _ in 0..200 {
-            connection.execute("INSERT INTO space_probe VALUES (zeroblob(4000))", []).unwrap();
+            insert(&connection);
             log.tend(&connection);
         }
         assert!(log.pages.load(Ordering::Relaxed) > 200, "nothing that the reader may need is written over");
-        assert_eq!(reader.query_row("SELECT count(*) FROM space_probe", [], |row| row.get::<_, u32>(0)).unwrap(), 0);
+        assert_eq!(rows(&reader), 0);
         reader.execute_batch("COMMIT").unwrap();
-        assert_eq!(reader.query_row("SELECT count(*) FROM space_probe", [], |row| row.get::<_, u32>(0)).unwrap(), 200);
+        assert_eq!(rows(&reader), 200);
     }
 }
