@@ -50,11 +50,10 @@ impl Circuit {
         self.failures = 0;
     }
 
-    /// An attempt has failed that was one of `TROUBLE / weight` at a time. Says whether the receiver is only probed
-    /// from now on.
-    pub(super) fn failure(&mut self, weight: u32) -> bool {
+    /// An attempt has failed that was one of at most `at_a_time`. Says whether the receiver is only probed from now on.
+    pub(super) fn failure(&mut self, at_a_time: usize) -> bool {
         let was_open = self.is_open();
-        self.failures = self.failures.saturating_add(weight);
+        self.failures = self.failures.saturating_add(TROUBLE / u32::try_from(at_a_time).unwrap_or(TROUBLE));
         let opens = self.is_open() && !was_open;
         if opens {
             self.probed.inc();
@@ -76,13 +75,14 @@ impl Drop for Circuit {
 
 #[cfg(test)]
 mod tests {
+    use super::super::lane::IN_FLIGHT;
     use super::*;
 
     #[test]
     fn a_few_heavy_failures_are_as_good_as_many() {
         let mut circuit = Circuit::new(IntGauge::new("probed", "probed").unwrap());
-        assert!((0..3).all(|_| !circuit.failure(TROUBLE / 4)));
-        assert!(circuit.failure(TROUBLE / 4) && circuit.is_open());
+        assert!((0..3).all(|_| !circuit.failure(4)));
+        assert!(circuit.failure(4) && circuit.is_open());
     }
 
     #[test]
@@ -90,16 +90,16 @@ mod tests {
         let probed = IntGauge::new("probed", "probed").unwrap();
         let mut circuit = Circuit::new(probed.clone());
         for failures in 1..TROUBLE {
-            assert!(!circuit.failure(1));
+            assert!(!circuit.failure(IN_FLIGHT));
             let places = (TROUBLE - failures) as usize;
             assert!(circuit.allows(places - 1) && !circuit.allows(places));
         }
         circuit.success();
         for _ in 1..TROUBLE {
-            circuit.failure(1);
+            circuit.failure(IN_FLIGHT);
         }
         assert!(circuit.allows(0), "a success in between begins anew");
-        assert!(circuit.failure(1) && !circuit.failure(1), "it is told once");
+        assert!(circuit.failure(IN_FLIGHT) && !circuit.failure(IN_FLIGHT), "it is told once");
         assert_eq!(probed.get(), 1);
         assert!(!circuit.allows(0), "not before its turn");
         circuit.turn();
@@ -117,7 +117,7 @@ mod tests {
         let probed = IntGauge::new("probed", "probed").unwrap();
         let mut circuit = Circuit::new(probed.clone());
         for _ in 0..TROUBLE {
-            circuit.failure(1);
+            circuit.failure(IN_FLIGHT);
         }
         assert_eq!(probed.get(), 1);
         drop(circuit);

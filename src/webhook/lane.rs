@@ -16,7 +16,7 @@ use ulid::Ulid;
 
 use super::Clock;
 use super::attempt::{AttemptError, Outcome, Poster};
-use super::circuit::{Circuit, TROUBLE};
+use super::circuit::Circuit;
 use super::queue::Queue;
 use crate::outbox::batch::{self, Message};
 use crate::outbox::delivery::{DeliveryId, Due, EndpointId};
@@ -30,7 +30,7 @@ use crate::telemetry::metrics::Metrics;
 pub(super) const IN_FLIGHT: usize = 64;
 
 /// Requests in flight to an endpoint that takes several events in one. While they are, further events gather.
-const BATCHES_IN_FLIGHT: u32 = 4;
+const BATCHES_IN_FLIGHT: usize = 4;
 
 /// New deliveries that are taken over at once.
 const HANDFUL: usize = 64;
@@ -194,6 +194,10 @@ impl Lane {
     }
 }
 
+fn most_in_flight(poster: &Poster) -> usize {
+    if poster.batch() > 1 { BATCHES_IN_FLIGHT } else { IN_FLIGHT }
+}
+
 /// Waits until the lane has to end; gives the time that it has for it.
 async fn ending(stop: &mut watch::Receiver<Option<Duration>>) -> Duration {
     match stop.wait_for(Option::is_some).await {
@@ -219,10 +223,9 @@ struct Work {
 impl Work {
     fn start(&mut self) {
         let poster = Arc::clone(&self.lane.poster.borrow());
-        let most = if poster.batch() > 1 { BATCHES_IN_FLIGHT as usize } else { IN_FLIGHT };
         while !self.paused
             && self.gone.is_none()
-            && self.in_flight.len() < most
+            && self.in_flight.len() < most_in_flight(&poster)
             && self.circuit.allows(self.in_flight.len())
         {
             // A probe costs no more than one event a try.
@@ -240,11 +243,6 @@ impl Work {
             };
             self.in_flight.insert(task.id(), dues);
         }
-    }
-
-    /// What a failed request says, beside others that are in flight.
-    fn weight(&self) -> u32 {
-        if self.lane.poster.borrow().batch() > 1 { TROUBLE / BATCHES_IN_FLIGHT } else { 1 }
     }
 
     /// Asks for rows; gives how many at most.
@@ -300,7 +298,7 @@ impl Work {
                 }
             }
             Outcome::Failed { error, .. } => {
-                if self.circuit.failure(self.weight()) {
+                if self.circuit.failure(most_in_flight(&self.lane.poster.borrow())) {
                     let (application, endpoint) = (&self.lane.application, self.lane.endpoint.public());
                     tracing::info!(application, endpoint, %error, "webhook endpoint fails, it is only probed now");
                 }

@@ -161,6 +161,10 @@ mod tests {
     use crate::outbox::delivery::EndpointId;
     use crate::outbox::event::{EventId, EventType};
 
+    fn one(queue: &mut Queue) -> Option<Due> {
+        queue.take(1, usize::MAX).pop()
+    }
+
     #[test]
     fn new_deliveries_go_before_those_of_the_store() {
         let mut queue = Queue::default();
@@ -170,7 +174,7 @@ mod tests {
         for id in [2, 4] {
             assert!(queue.admit_fresh(due(id, 0)));
         }
-        let order: Vec<i64> = std::iter::from_fn(|| queue.take(1, 1).pop()).map(|due| due.id.0).collect();
+        let order: Vec<i64> = std::iter::from_fn(|| one(&mut queue)).map(|due| due.id.0).collect();
         assert_eq!(order, [2, 4, 1, 3]);
     }
 
@@ -214,7 +218,7 @@ mod tests {
         queue.admit(due(-1, 3));
         let tries = (0..100).position(|id| {
             queue.admit_fresh(due(id, 0));
-            queue.take(1, 1).pop().unwrap().id == DeliveryId(-1)
+            one(&mut queue).unwrap().id == DeliveryId(-1)
         });
         assert_eq!(tries, Some(7));
     }
@@ -225,7 +229,7 @@ mod tests {
         for id in 0..3 {
             queue.admit_fresh(due(id, 0));
         }
-        let in_flight = queue.take(1, 1).pop().unwrap();
+        let in_flight = one(&mut queue).unwrap();
         queue.clear();
         assert_eq!((queue.len(), queue.tracked()), (0, 1));
         assert!(!queue.admit(due(in_flight.id.0, 0)) && queue.admit(due(1, 0)) && queue.admit(due(2, 0)));
@@ -235,7 +239,7 @@ mod tests {
     fn a_replay_is_no_stale_row() {
         let mut queue = Queue::default();
         queue.admit_fresh(due(1, 0));
-        queue.take(1, 1).pop().unwrap();
+        one(&mut queue).unwrap();
         queue.settle(DeliveryId(1), 1);
         queue.stored(DeliveryId(1), 1);
         assert!(!queue.admit(due(1, 0)), "read before it was delivered");
@@ -247,7 +251,7 @@ mod tests {
         let mut queue = Queue::default();
         assert!(queue.admit(due(1, 0)));
         assert!(!queue.admit(due(1, 0)));
-        queue.take(1, 1).pop().unwrap();
+        one(&mut queue).unwrap();
         assert!(!queue.admit(due(1, 0)));
     }
 
@@ -256,7 +260,7 @@ mod tests {
         let mut queue = Queue::default();
         for id in [1, 2] {
             queue.admit(due(id, 0));
-            queue.take(1, 1).pop().unwrap();
+            one(&mut queue).unwrap();
         }
         queue.settle(DeliveryId(1), 1);
         queue.settle(DeliveryId(2), 1);
@@ -278,7 +282,7 @@ mod tests {
         let mut queue = Queue::default();
         for made in [1, 2] {
             queue.admit(due(1, made - 1));
-            queue.take(1, 1).pop().unwrap();
+            one(&mut queue).unwrap();
             queue.settle(DeliveryId(1), made);
         }
         queue.stored(DeliveryId(1), 1);
@@ -292,13 +296,13 @@ mod tests {
         let mut queue = Queue::default();
         for id in 0..i64::try_from(UNSTORED).unwrap() {
             assert!(queue.admit(due(id, 0)));
-            let taken = queue.take(1, 1).pop().unwrap();
+            let taken = one(&mut queue).unwrap();
             queue.settle(taken.id, 1);
         }
         assert!(queue.admit(due(-1, 0)));
-        assert!(queue.is_held() && queue.take(1, 1).pop().is_none());
+        assert!(queue.is_held() && one(&mut queue).is_none());
         queue.stored(DeliveryId(0), 1);
-        assert_eq!(queue.take(1, 1).pop().map(|due| due.id), Some(DeliveryId(-1)));
+        assert_eq!(one(&mut queue).map(|due| due.id), Some(DeliveryId(-1)));
     }
 
     #[test]
@@ -308,7 +312,7 @@ mod tests {
             assert!(queue.admit(due(id, 0)));
         }
         assert!(!queue.admit(due(-1, 0)));
-        queue.take(1, 1).pop().unwrap();
+        one(&mut queue).unwrap();
         assert!(queue.admit(due(-1, 0)), "what did not fit is not taken for known");
     }
 
@@ -320,7 +324,7 @@ mod tests {
             for (id, attempts, fresh, stores) in rows {
                 let due = due(id, attempts);
                 if fresh { queue.admit_fresh(due) } else { queue.admit(due) };
-                if let Some(due) = queue.take(1, 1).pop() {
+                if let Some(due) = one(&mut queue) {
                     prop_assert!(tried.insert((due.id, due.attempts)));
                     let made = due.attempts + 1;
                     queue.settle(due.id, made);

@@ -209,7 +209,7 @@ async fn gone_holds_everything_until_the_store_has_said_what_follows() {
 async fn further_events_gather_while_batches_are_under_way() {
     let mut server = LocalServer::start(Reply::Hang).await;
     let lane = Running::with(Endpoint { batch: 50, ..endpoint(&server.url(), true) });
-    for id in 0..i64::from(BATCHES_IN_FLIGHT) {
+    for id in 0..i64::try_from(BATCHES_IN_FLIGHT).unwrap() {
         lane.fresh.send(due(id, 0)).await.unwrap();
         assert_eq!(events(&server.next().await.body), 1);
     }
