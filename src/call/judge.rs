@@ -86,6 +86,7 @@ pub fn judge(invite: &Invite<'_>, id: TrunkId, trunk: &Trunk, is_own: impl Fn(E1
             dialled.zip(readings).is_some_and(|(dialled, mut readings)| readings.any(|number| number == dialled))
         }),
         dialled: dialled.map_or(Finding::Nothing, Finding::Number),
+        // Only a hint: many networks rewrite one of them with every call.
         to_differs: invite.uri.user() != Uri::user_of(invite.to.uri),
         rule,
         proof: invite.proof,

@@ -165,8 +165,8 @@ impl Scanner {
         Ok(Message { bytes, fields: &self.fields, index: &self.index, start_line, body, fault })
     }
 
-    /// Notes one header field that stands at `offset`; whether it is one. Its first line has
-    /// its first colon at `colon`, or none.
+    /// Notes one header field that stands at `offset`; whether it is one. Its first line has its first colon at `colon`,
+    /// or none.
     fn note(&mut self, line: &[u8], offset: usize, colon: usize) -> bool {
         let colon = match line.get(colon) {
             Some(b':') => Some(colon),

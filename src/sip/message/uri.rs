@@ -93,7 +93,7 @@ impl<'a> Uri<'a> {
         }
     }
 
-    /// Whom a URI names, where nothing else of it is of interest.
+    /// Whom a URI names, where nothing else of it is of interest: its host need not be one.
     #[must_use]
     pub fn user_of(text: &'a [u8]) -> Option<&'a [u8]> {
         if let Some((b"sip:", rest)) = text.split_at_checked(4)
