@@ -11,6 +11,7 @@
 
 pub mod admin;
 pub mod api;
+pub mod audit;
 pub mod call;
 pub mod config;
 pub mod doctor;
@@ -20,6 +21,7 @@ pub mod learn;
 pub mod load;
 pub mod matcher;
 pub mod outbox;
+pub mod receipt;
 pub mod sip;
 pub mod store;
 pub mod telemetry;

@@ -90,10 +90,12 @@ pub enum Reason {
     CarrierRetry,
     /// Verified calls to the application's numbers rise while calls come that carry its numbers as caller.
     RingbackSuspected,
+    /// Ended because the data of its phone was erased.
+    Erased,
 }
 
 impl Reason {
-    const ALL: [Self; 21] = [
+    const ALL: [Self; 22] = [
         Self::CliWithheld,
         Self::CliInvalid,
         Self::CliAmbiguous,
@@ -115,6 +117,7 @@ impl Reason {
         Self::RoamingSuspected,
         Self::CarrierRetry,
         Self::RingbackSuspected,
+        Self::Erased,
     ];
 
     /// The name in API responses and events.
@@ -142,6 +145,7 @@ impl Reason {
             Self::RoamingSuspected => "roaming_suspected",
             Self::CarrierRetry => "carrier_retry",
             Self::RingbackSuspected => "ringback_suspected",
+            Self::Erased => "erased",
         }
     }
 }

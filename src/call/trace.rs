@@ -158,6 +158,7 @@ const fn sentence(reason: Reason) -> &'static str {
         Reason::RoamingSuspected => "a caller of the trunk's country came from abroad: C at most",
         Reason::CarrierRetry => "the same caller called the same number a moment before: the carrier tries again",
         Reason::RingbackSuspected => "verified calls rise while our own numbers are seen as callers",
+        Reason::Erased => "the data of its phone was erased",
     }
 }
 

@@ -9,5 +9,6 @@ pub mod client_access;
 pub mod deadline;
 pub mod index;
 pub mod pair;
+pub mod phone_key;
 pub mod prefetch;
 pub mod verification;

@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 use ulid::Ulid;
 
 use super::client_access::ClientAccess;
+use super::phone_key::PhoneKey;
 use crate::call::assurance::{Assurance, Reasons};
 use crate::e164::E164;
 
@@ -179,6 +180,10 @@ pub struct Verification {
     pub ended_at: Option<SystemTime>,
     /// How many events it has had: the `sequence` of the newest.
     pub sequence: u32,
+    /// Names its phone in records that outlive it; `None` of what ended before there were such.
+    pub phone_key: Option<PhoneKey>,
+    /// Id of the API key that began it.
+    pub api_key: Option<String>,
 }
 
 impl fmt::Debug for Verification {
