@@ -50,11 +50,14 @@ impl Node {
     pub fn open(folder: &Path) -> Self {
         let (metrics, health) = (Metrics::new(), Arc::new(Health::default()));
         let (offer, ready) = mpsc::channel(READY_DELIVERIES);
-        let at = store::Settings { path: database(folder), retention: Duration::from_hours(24) };
+        let at =
+            store::Settings { path: database(folder), retention: store::Retention::of_all(Duration::from_hours(24)) };
         let store = Store::open(&at, subscriptions(), metrics.clone(), Arc::clone(&health), offer)
             .expect("the database can be opened");
         let recent = Arc::new(RecentCalls::new(RECENT_CALLS));
-        let verify = Verify::new(settings(), SECRET, CLOCK, store.clone(), recent, metrics.clone(), health);
+        let keys = ringproof::receipt::keys::Keys::from_seed(&[1; 32]);
+        let signing = ringproof::verify::records::Signing { keys, issuer: "edge-1".into() };
+        let verify = Verify::new(settings(), SECRET, CLOCK, store.clone(), recent, signing, metrics.clone(), health);
         Self { store, verify, metrics, _ready: ready }
     }
 }

@@ -155,6 +155,8 @@ impl Rows {
             expires_at: created_at + TTL,
             ended_at: None,
             sequence: 0,
+            phone_key: None,
+            api_key: None,
         }
     }
 

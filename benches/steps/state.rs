@@ -53,7 +53,10 @@ pub fn match_hit() -> Box<dyn FnMut()> {
 /// Creates a verification and claims it, each on disk before the next: two commits.
 pub fn claim() -> Box<dyn FnMut()> {
     let folder = tempfile::tempdir().unwrap();
-    let settings = Settings { path: folder.path().join("bench.db"), retention: Duration::from_hours(720) };
+    let settings = Settings {
+        path: folder.path().join("bench.db"),
+        retention: ringproof::store::Retention::of_all(Duration::from_hours(720)),
+    };
     let (ready, _due) = tokio::sync::mpsc::channel(1);
     let (metrics, health) = (Metrics::default(), Arc::new(Health::default()));
     let store = Store::open(&settings, Subscriptions::default(), metrics, health, ready).unwrap();
@@ -155,6 +158,8 @@ fn verification(place: u64) -> Verification {
         expires_at: at() + Duration::from_mins(2),
         ended_at: None,
         sequence: 0,
+        phone_key: None,
+        api_key: None,
     }
 }
 

@@ -7,8 +7,7 @@ use std::time::SystemTime;
 
 use ulid::Ulid;
 
-use super::delivery::Due;
-use super::event::listed;
+use super::event::{EventId, listed};
 use crate::matcher::verification::Timestamp;
 
 /// Bytes of events after which no more are added: with one of the longest, less than 300 KB.
@@ -23,11 +22,11 @@ pub struct Message {
     pub body: String,
 }
 
-/// Renders the deliveries of one request, made at `now`. Each event is as the pull feed shows it, so its own id, by which
+/// Renders the events of one request, each with its body, made at `now`. Each event is as the pull feed shows it, so its own id, by which
 /// receivers know what they have had, is in it. `id` is the request's, and new each time: the next try may hold others.
 #[must_use]
-pub fn message(id: Ulid, dues: &[Due], now: SystemTime) -> Message {
-    let events: Vec<String> = dues.iter().map(|due| listed(&due.event.to_string(), &due.body)).collect();
+pub fn message<'a>(id: Ulid, events: impl Iterator<Item = (EventId, &'a str)>, now: SystemTime) -> Message {
+    let events: Vec<String> = events.map(|(event, body)| listed(&event.to_string(), body)).collect();
     let timestamp = serde_json::to_string(&Timestamp(now)).unwrap_or_default();
     let body = format!(
         "{{\"type\":\"event.batch\",\"timestamp\":{timestamp},\"data\":{{\"events\":[{}]}}}}",
@@ -41,23 +40,16 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
-    use crate::outbox::delivery::{DeliveryId, EndpointId};
-    use crate::outbox::event::{EventId, EventType};
 
     #[test]
     fn events_stand_in_it_with_their_ids_and_as_they_are() {
         let now = UNIX_EPOCH + Duration::from_secs(1_764_000_001);
-        let due = |id| Due {
-            id: DeliveryId(id),
-            endpoint: EndpointId("demo".into()),
-            event: EventId(Ulid::from_parts(1, u128::from(id.unsigned_abs()))),
-            kind: EventType::Verified,
-            planned_from: now,
-            attempts: 0,
-            replayed_after: 0,
-            body: format!("{{\"type\":\"verification.verified\",\"data\":{{\"n\":{id}}}}}").into(),
+        let event = |id: u128| {
+            let body = format!("{{\"type\":\"verification.verified\",\"data\":{{\"n\":{id}}}}}");
+            (EventId(Ulid::from_parts(1, id)), body)
         };
-        let message = message(Ulid::from_parts(1, 3), &[due(1), due(2)], now);
+        let events = [event(1), event(2)];
+        let message = message(Ulid::from_parts(1, 3), events.iter().map(|(id, body)| (*id, body.as_str())), now);
         assert_eq!(message.id, "bat_00000000010000000000000003");
         assert_eq!(
             message.body,

@@ -97,11 +97,13 @@ pub enum DeliveryState {
     Exhausted,
     /// Its endpoint is disabled or not configured.
     Parked,
+    /// What it told of a person was erased before it was delivered.
+    Erased,
 }
 
 impl DeliveryState {
     /// Every state.
-    pub const ALL: [Self; 4] = [Self::Pending, Self::Delivered, Self::Exhausted, Self::Parked];
+    pub const ALL: [Self; 5] = [Self::Pending, Self::Delivered, Self::Exhausted, Self::Parked, Self::Erased];
 
     /// The name in the API.
     #[must_use]
@@ -111,6 +113,7 @@ impl DeliveryState {
             Self::Delivered => "delivered",
             Self::Exhausted => "exhausted",
             Self::Parked => "parked",
+            Self::Erased => "erased",
         }
     }
 

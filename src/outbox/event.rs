@@ -155,6 +155,29 @@ pub fn listed(id: &str, body: &str) -> String {
     format!("{{\"id\":\"{id}\",\"object\":\"event\",{members}")
 }
 
+/// What stays of the body of an event once the data of its verification was erased: what it told, when, of which
+/// verification, and its place among that one's events.
+#[must_use]
+#[expect(clippy::missing_panics_doc, reason = "a map with text keys always becomes JSON")]
+pub fn erased_body(kind: EventType, at: SystemTime, verification: &str, body: &str) -> String {
+    #[derive(serde::Deserialize)]
+    struct Whole {
+        data: Numbered,
+    }
+    #[derive(serde::Deserialize)]
+    struct Numbered {
+        sequence: u32,
+    }
+    let sequence = serde_json::from_str::<Whole>(body).ok().map(|whole| whole.data.sequence);
+    let data = serde_json::json!({"id": verification, "object": "verification", "sequence": sequence, "erased": true});
+    serde_json::to_string(&serde_json::json!({
+        "type": kind.as_str(),
+        "timestamp": Timestamp(at),
+        "data": data,
+    }))
+    .expect("a map with text keys always becomes JSON")
+}
+
 /// Renders the body of an event. `verification` is the record as the event leaves it; its `sequence` numbers the
 /// event. Metadata and reference have caps, so the body stays under 20 KB.
 #[must_use]

@@ -151,14 +151,28 @@ impl Serialize for Disabled<'_> {
     }
 }
 
+/// The body of a test to an endpoint, which is no event and has no type of [`EventType`].
+#[must_use]
+pub fn test_body(endpoint: &EndpointId, at: SystemTime) -> String {
+    #[derive(Serialize)]
+    struct Data<'a> {
+        endpoint: EndpointName<'a>,
+    }
+    render_as("endpoint.test", at, &Data { endpoint: EndpointName(endpoint) })
+}
+
 fn render(kind: EventType, at: SystemTime, data: &impl Serialize) -> String {
+    render_as(kind.as_str(), at, data)
+}
+
+fn render_as(kind: &'static str, at: SystemTime, data: &impl Serialize) -> String {
     #[derive(Serialize)]
     struct Body<'a, D> {
         r#type: &'static str,
         timestamp: Timestamp,
         data: &'a D,
     }
-    serde_json::to_string(&Body { r#type: kind.as_str(), timestamp: Timestamp(at), data })
+    serde_json::to_string(&Body { r#type: kind, timestamp: Timestamp(at), data })
         .expect("a map with text keys always becomes JSON")
 }
 

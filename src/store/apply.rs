@@ -10,7 +10,10 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, named_params, params};
 
 use super::row::{self, columns, millis};
 use super::step::{Claim, Done, End, IdempotencyRecord, Note, Prepared, Warning, Work};
-use super::{deliveries, endpoints, tried};
+use super::{audit, deliveries, endpoints, erase, tried};
+use crate::audit::chain::Chain;
+use crate::audit::kind::Kind;
+use crate::audit::outcome;
 use crate::call::assurance::Assurance;
 use crate::call::event::{CallerSource, Presentation};
 use crate::matcher::verification::{Status, Verification, VerificationId};
@@ -21,6 +24,8 @@ use crate::outbox::event::{CallFacts, EventId, EventType, body};
 /// What a transaction changes outside the database once it is committed.
 #[derive(Debug, Default)]
 pub struct Effects {
+    /// How far the audit log has come.
+    pub chain: Chain,
     /// Application and status of each verification that reached a status.
     pub reached: Vec<(String, Status)>,
     /// Deliveries to be tried now.
@@ -31,11 +36,14 @@ pub struct Effects {
     pub disabled: Vec<(String, EndpointId, DisableReason)>,
     /// Whether endpoints were enabled.
     pub enabled: bool,
+    /// Whether a person's data was removed: what of it is on its way is not to be sent.
+    pub erased: bool,
 }
 
 /// A point in a transaction to go back to.
 #[derive(Debug, Clone, Copy)]
 pub struct Mark {
+    chain: Chain,
     reached: usize,
     due: usize,
     backlog: i64,
@@ -43,13 +51,25 @@ pub struct Mark {
 }
 
 impl Effects {
-    /// A point to go back to.
-    pub fn mark(&self) -> Mark {
-        Mark { reached: self.reached.len(), due: self.due.len(), backlog: self.backlog, disabled: self.disabled.len() }
+    /// Those of a transaction that goes on with the audit log behind `chain`.
+    pub fn behind(chain: Chain) -> Self {
+        Self { chain, ..Self::default() }
     }
 
-    /// Forgets what came after `mark`. That endpoints were enabled is looked up anyway.
+    /// A point to go back to.
+    pub fn mark(&self) -> Mark {
+        Mark {
+            chain: self.chain,
+            reached: self.reached.len(),
+            due: self.due.len(),
+            backlog: self.backlog,
+            disabled: self.disabled.len(),
+        }
+    }
+
+    /// Forgets what came after `mark`. That endpoints were enabled or data removed is looked up anyway.
     pub fn back_to(&mut self, mark: Mark) {
+        self.chain = mark.chain;
         self.reached.truncate(mark.reached);
         self.due.truncate(mark.due);
         self.backlog = mark.backlog;
@@ -106,10 +126,14 @@ pub fn apply(
         }
         Work::Tried(step) => tried::tried(&mut outbox, step).map(|()| Done::Other),
         Work::Replay(step) => deliveries::replay(&mut outbox, step).map(Done::Replay),
-        Work::Enable(endpoint) => {
-            outbox.effects.enabled |= endpoints::enable(connection, endpoint)?;
+        Work::Enable(step) => endpoints::enable(&mut outbox, step).map(|()| Done::Other),
+        Work::Audit(step) => outbox.audit(step.at, step.kind, None, &step.data).map(|()| Done::Other),
+        Work::Checkpoint(step) => {
+            audit::keep_checkpoint(connection, step.seq, step.at, &step.jws)?;
             Ok(Done::Other)
-        } // The writer has taken them on before the transaction.
+        }
+        Work::Erase(step) => erase::erase(&mut outbox, step).map(Done::Erased),
+        Work::ReplayMany(step) => deliveries::replay_many(&mut outbox, step).map(Done::ReplayedMany),
     }
 }
 
@@ -164,12 +188,24 @@ fn claim(outbox: &mut Outbox<'_>, step: &Claim) -> Result<Option<Verification>, 
     let claimed = outbox.connection.prepare_cached(sql)?.query_row(parameters, row::verification).optional()?;
     let Some(verification) = claimed else { return Ok(None) };
     record(outbox.connection, &verification, &step.call, "verified")?;
+    tell_end(outbox, &verification, step.at, Some(&step.call))?;
     outbox.render(step.event, EventType::Verified, step.at, &verification, Some(&step.call))?;
     outbox.effects.reached.push((verification.application.clone(), Status::Verified));
     Ok(Some(verification))
 }
 
-fn end(outbox: &mut Outbox<'_>, step: &End) -> Result<Option<Verification>, ApplyError> {
+/// Puts the outcome into the audit log.
+fn tell_end(
+    outbox: &mut Outbox<'_>,
+    verification: &Verification,
+    at: SystemTime,
+    call: Option<&CallFacts>,
+) -> Result<(), ApplyError> {
+    let data = outcome::data(verification, call);
+    outbox.audit(at, Kind::VerificationEnded, Some(verification.id), &data)
+}
+
+pub(super) fn end(outbox: &mut Outbox<'_>, step: &End) -> Result<Option<Verification>, ApplyError> {
     let sql = concat!(
         "UPDATE verifications SET status = :status, reasons = reasons | :reasons, ended_at = :at, \
          sequence = sequence + 1 WHERE id = :id AND status = 'pending' RETURNING ",
@@ -187,6 +223,7 @@ fn end(outbox: &mut Outbox<'_>, step: &End) -> Result<Option<Verification>, Appl
     if let Some(record) = &step.idempotency {
         remember(outbox.connection, record, verification.id, &verification.to_json(), step.at)?;
     }
+    tell_end(outbox, &verification, step.at, None)?;
     outbox.render(step.event, kind, step.at, &verification, None)?;
     outbox.effects.reached.push((verification.application.clone(), step.status));
     Ok(Some(verification))

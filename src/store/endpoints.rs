@@ -1,11 +1,14 @@
 //! The state of endpoints: since when they fail, whether and why they are disabled.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::SystemTime;
 
 use rusqlite::{Connection, OptionalExtension};
 
+use super::apply::{ApplyError, Outbox};
 use super::row;
+use super::step::Enable;
+use crate::audit::kind::Kind;
 use crate::outbox::delivery::{EndpointId, Subscriptions};
 use crate::outbox::endpoint::DisableReason;
 use crate::outbox::event::EventType;
@@ -70,9 +73,22 @@ pub(super) fn is_disabled(connection: &Connection, endpoint: &EndpointId) -> rus
     connection.prepare_cached(sql)?.query_row([&endpoint.0], |row| row.get(0))
 }
 
-/// Has an endpoint begin anew; `false` where it was not disabled.
-pub(super) fn enable(connection: &Connection, endpoint: &EndpointId) -> rusqlite::Result<bool> {
+/// Has an endpoint begin anew, where it was disabled.
+pub(super) fn enable(outbox: &mut Outbox<'_>, step: &Enable) -> Result<(), ApplyError> {
     let sql = "UPDATE endpoints SET disabled_at = NULL, reason = NULL, failing_since = NULL, failures = 0 \
                WHERE id = ?1 AND disabled_at IS NOT NULL";
-    Ok(connection.prepare_cached(sql)?.execute([&endpoint.0])? == 1)
+    if outbox.connection.prepare_cached(sql)?.execute([&step.endpoint.0])? == 1 {
+        outbox.effects.enabled = true;
+        let (application, key) = (step.application.as_str(), step.key.as_str());
+        let data = wish(application, key, &[("endpoint", step.endpoint.public()), ("url", step.endpoint.shown())]);
+        outbox.audit(step.at, Kind::EndpointEnabled, None, &data)?;
+    }
+    Ok(())
+}
+
+/// The `data` of an entry that tells what the holder of an API key wished.
+pub(super) fn wish(application: &str, key: &str, more: &[(&str, String)]) -> String {
+    let members = [("application", application.to_owned()), ("key", key.to_owned())];
+    let all: BTreeMap<&str, &String> = members.iter().chain(more).map(|(name, value)| (*name, value)).collect();
+    serde_json::to_string(&all).expect("texts always become JSON")
 }

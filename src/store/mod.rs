@@ -6,8 +6,10 @@
 //! in the transaction of the change that it tells, and a step is answered only when it is on disk or known undone.
 
 mod apply;
+mod audit;
 mod deliveries;
 mod endpoints;
+mod erase;
 mod faults;
 pub mod inspect;
 mod known;
@@ -33,7 +35,6 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
@@ -59,11 +60,15 @@ use readers::Readers;
 use step::{Answer, Done, Prepared, Replay, Step, Waiter, Work, gather};
 use writer::Writer;
 
-pub use deliveries::{DeliveryFilter, DeliveryRow, Replayed};
+pub use audit::{AuditHead, AuditLog, AuditRow};
+pub use deliveries::{DeliveryFilter, DeliveryRow, Replayed, ReplayedMany};
 pub use endpoints::EndpointRow;
+pub use erase::{Erase, Erased, Traces, again as erase_again};
 pub use lists::{CallRow, EventRow, Page, VerificationFilter};
 pub use recovered::{PendingRow, Recovered, RestingRow};
-pub use step::{Claim, Create, End, IdempotencyRecord, Note, StepError, Tried, Warning};
+pub use step::{
+    Audit, Checkpoint, Claim, Create, Enable, End, IdempotencyRecord, Note, ReplayMany, StepError, Tried, Warning,
+};
 
 /// The endpoints that are sent nothing.
 pub type DisabledEndpoints = Arc<HashSet<EndpointId>>;
@@ -73,9 +78,29 @@ pub type DisabledEndpoints = Arc<HashSet<EndpointId>>;
 pub struct Settings {
     /// The database file. Beside it `SQLite` keeps one with `-wal` and one with `-shm` behind its name.
     pub path: PathBuf,
-    /// How long ended verifications, calls, events and deliveries are kept. Events and deliveries stay a day at least,
-    /// and in any case until they are delivered or given up.
-    pub retention: Duration,
+    /// How long what is over is kept.
+    pub retention: Retention,
+}
+
+/// How long records are kept, by class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Verifications, from their end.
+    pub verifications: Duration,
+    /// Calls.
+    pub calls: Duration,
+    /// Events and deliveries: 25 hours at least, and in any case until they are delivered or given up.
+    pub events: Duration,
+    /// The audit log.
+    pub audit: Duration,
+}
+
+impl Retention {
+    /// Everything for so long.
+    #[must_use]
+    pub const fn of_all(time: Duration) -> Self {
+        Self { verifications: time, calls: time, events: time, audit: time }
+    }
 }
 
 /// Why the store cannot be opened or read. The operator acts on it.
@@ -103,6 +128,16 @@ pub enum StoreError {
         /// `PRAGMA user_version` of the file.
         found: i64,
         /// Newest version that is known.
+        known: usize,
+    },
+    /// An earlier version of this program has written the file, which is only to be read.
+    #[error(
+        "the database has schema version {found}, this program reads version {known}: start the node once, which brings it there"
+    )]
+    Older {
+        /// `PRAGMA user_version` of the file.
+        found: i64,
+        /// The version that is read.
         known: usize,
     },
     /// The schema could not be brought to a version; the file is as it was.
@@ -147,6 +182,14 @@ impl fmt::Debug for StoredAnswer {
     }
 }
 
+/// Copies the database at `from`, as of one moment, into a file that is not there yet. It may be in use.
+///
+/// # Errors
+/// `StoreError::Open` and `Read`.
+pub fn copy(from: &std::path::Path, to: &std::path::Path) -> Result<(), StoreError> {
+    schema::copy(from, to)
+}
+
 /// The durable state of a node. Cheap to clone; the last clone closes it.
 ///
 /// A `done` that is given to a step runs once: on the writer's thread after the commit, or on the calling thread,
@@ -161,10 +204,10 @@ struct Inner {
     queue: Arc<Queue>,
     readers: Arc<Readers>,
     metrics: Metrics,
-    /// In seconds.
-    retention: AtomicU64,
+    retention: ArcSwap<Retention>,
     subscriptions: Arc<ArcSwap<Subscriptions>>,
     disabled: watch::Receiver<DisabledEndpoints>,
+    erasures: watch::Receiver<u64>,
     known: Arc<KnownPhones>,
     /// The writer, and the thread that reads the known phones.
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -179,6 +222,23 @@ impl Store {
     /// # Errors
     /// Each [`StoreError`] but `ReaderLost`.
     pub fn open(
+        settings: &Settings,
+        subscriptions: Subscriptions,
+        metrics: Metrics,
+        health: Arc<Health>,
+        ready: Sender<Due>,
+    ) -> Result<Self, StoreError> {
+        let store = Self::open_with(settings, subscriptions, metrics, health, ready, Faults::default())?;
+        store.inner.queue.push_sweep();
+        Ok(store)
+    }
+
+    /// As [`Store::open`], and deliveries stay as they are, whatever is subscribed: for a look or a change while the
+    /// node is stopped.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_unswept(
         settings: &Settings,
         subscriptions: Subscriptions,
         metrics: Metrics,
@@ -202,8 +262,10 @@ impl Store {
         let log = Log::start(&settings.path, Arc::clone(&file), log::PAGES).map_err(StoreError::Thread)?;
         log.watch(&mut connection)?;
         let (disabled, watched) = watch::channel(DisabledEndpoints::default());
+        let (erased, erasures) = watch::channel(0);
         let subscriptions = Arc::new(ArcSwap::from_pointee(subscriptions));
         metrics.webhook_backlog.set(writer::backlog(&connection)?);
+        let chain = audit::chain(&connection)?;
         let queue = Arc::new(Queue::default());
         let writer = Writer {
             connection,
@@ -212,6 +274,8 @@ impl Store {
             queue: Arc::clone(&queue),
             subscriptions: Arc::clone(&subscriptions),
             disabled,
+            erased,
+            chain,
             metrics: metrics.clone(),
             beat: health.beats.add("store writer", false),
             health,
@@ -224,7 +288,6 @@ impl Store {
             stale: false,
         };
         writer.read_disabled();
-        queue.push_sweep();
         let writing =
             thread::Builder::new().name("store-writer".into()).spawn(|| writer.run()).map_err(StoreError::Thread)?;
         let readers = Arc::new(Readers::new(settings.path.clone()));
@@ -237,8 +300,19 @@ impl Store {
             }
         });
         let threads = Mutex::new(reading.into_iter().chain([writing]).collect());
-        let (retention, disabled) = (AtomicU64::new(settings.retention.as_secs()), watched);
-        let inner = Inner { queue, readers, metrics, retention, subscriptions, disabled, known, threads, _file: file };
+        let (retention, disabled) = (ArcSwap::from_pointee(settings.retention), watched);
+        let inner = Inner {
+            queue,
+            readers,
+            metrics,
+            retention,
+            subscriptions,
+            disabled,
+            erasures,
+            known,
+            threads,
+            _file: file,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -331,25 +405,48 @@ impl Store {
     /// Makes a delivery of this application due at `at`, which is now, with a fresh plan of tries. Id and body stay.
     pub fn replay(
         &self,
-        application: &str,
-        id: DeliveryId,
+        (application, id): (&str, DeliveryId),
+        key: &str,
         at: SystemTime,
         done: impl FnOnce(Result<Replayed, StepError>) + Send + 'static,
     ) {
-        let work = Work::Replay(Replay { application: application.to_owned(), id, at });
+        let work = Work::Replay(Replay { application: application.to_owned(), id, key: key.to_owned(), at });
         let done = |answer: Answer| {
             done(answer.map(|it| match it {
                 Done::Replay(replayed) => replayed,
-                Done::Verification(_) | Done::Other => Replayed::Unknown,
+                _ => Replayed::Unknown,
             }));
         };
         self.inner.push(Urgency::Create, work, Box::new(done));
     }
 
+    /// Makes a chunk of an endpoint's deliveries due now, as [`Store::replay`] does one.
+    pub fn replay_many(&self, step: ReplayMany, done: impl FnOnce(Result<ReplayedMany, StepError>) + Send + 'static) {
+        let done = |answer: Answer| {
+            done(answer.map(|it| match it {
+                Done::ReplayedMany(replayed) => replayed,
+                _ => ReplayedMany::default(),
+            }));
+        };
+        self.inner.push(Urgency::Create, Work::ReplayMany(Box::new(step)), Box::new(done));
+    }
+
     /// Enables a disabled endpoint; any other stays as it is. What is parked for it becomes due again, by and by.
-    pub fn enable(&self, endpoint: EndpointId, done: impl FnOnce(Result<(), StepError>) + Send + 'static) {
+    pub fn enable(&self, step: Enable, done: impl FnOnce(Result<(), StepError>) + Send + 'static) {
         let done = |answer: Answer| done(answer.map(drop));
-        self.inner.push(Urgency::Create, Work::Enable(endpoint), Box::new(done));
+        self.inner.push(Urgency::Create, Work::Enable(Box::new(step)), Box::new(done));
+    }
+
+    /// Puts an entry into the audit log.
+    pub fn audit(&self, step: Audit, done: impl FnOnce(Result<(), StepError>) + Send + 'static) {
+        let done = |answer: Answer| done(answer.map(drop));
+        self.inner.push(Urgency::Create, Work::Audit(Box::new(step)), Box::new(done));
+    }
+
+    /// Keeps a checkpoint of the audit log.
+    pub fn checkpoint(&self, step: Checkpoint, done: impl FnOnce(Result<(), StepError>) + Send + 'static) {
+        let done = |answer: Answer| done(answer.map(drop));
+        self.inner.push(Urgency::Delivery, Work::Checkpoint(Box::new(step)), Box::new(done));
     }
 
     /// Has events go to other endpoints from now on. Deliveries to those that are gone are parked, and those to the
@@ -363,6 +460,12 @@ impl Store {
     #[must_use]
     pub fn disabled(&self) -> watch::Receiver<DisabledEndpoints> {
         self.inner.disabled.clone()
+    }
+
+    /// Tells whenever a person's data was removed: what of it is on its way is read from the store anew.
+    #[must_use]
+    pub fn erasures(&self) -> watch::Receiver<u64> {
+        self.inner.erasures.clone()
     }
 
     /// Reads a verification.
@@ -433,13 +536,12 @@ impl Store {
     /// Has what is too old at `now` removed when nothing more urgent waits: what the retention says, and idempotency
     /// answers after 24 h or beyond 1,000,000.
     pub fn purge(&self, now: SystemTime) {
-        let retention = Duration::from_secs(self.inner.retention.load(Ordering::Relaxed));
-        self.inner.queue.push_purge(Purge::new(now, retention));
+        self.inner.queue.push_purge(Purge::new(now, **self.inner.retention.load()));
     }
 
-    /// Changes how long ended records are kept, for the next purge on: see [`Settings`]. In whole seconds.
-    pub fn set_retention(&self, retention: Duration) {
-        self.inner.retention.store(retention.as_secs(), Ordering::Relaxed);
+    /// Changes how long records are kept, for the next purge on.
+    pub fn set_retention(&self, retention: Retention) {
+        self.inner.retention.store(Arc::new(retention));
     }
 
     /// Takes no more steps, commits those that wait, ends the writer and empties the write-ahead log. Blocks. Reads

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::Retention;
 use super::row::millis;
 
 /// Rows removed in one transaction, at most.
@@ -40,8 +41,10 @@ const OLD_ANSWERS: &str = "DELETE FROM idempotency WHERE seq IN \
 /// A purge and how far it has come.
 #[derive(Debug)]
 pub struct Purge {
-    records_before: i64,
+    verifications_before: i64,
+    calls_before: i64,
     outbox_before: i64,
+    audit_before: i64,
     answers_before: i64,
     stage: usize,
     /// Time and `seq` of the last event looked at: those that stay must not be looked at again for each chunk.
@@ -58,18 +61,25 @@ pub struct Removed {
 }
 
 /// Tables in the order of the purge. Deliveries go before the events that they carry.
-const STAGES: [fn(&mut Purge, &Connection) -> rusqlite::Result<Removed>; 6] =
-    [Purge::verifications, Purge::calls, Purge::deliveries, Purge::events, Purge::old_answers, |_, connection| {
-        surplus_answers(connection)
-    }];
+const STAGES: [fn(&mut Purge, &Connection) -> rusqlite::Result<Removed>; 7] = [
+    Purge::verifications,
+    Purge::calls,
+    Purge::deliveries,
+    Purge::events,
+    Purge::old_answers,
+    |_, connection| surplus_answers(connection),
+    Purge::audit,
+];
 
 impl Purge {
     /// A purge of what is older than `retention` at `now`.
-    pub fn new(now: SystemTime, retention: Duration) -> Self {
+    pub fn new(now: SystemTime, retention: Retention) -> Self {
         let before = |age| now.checked_sub(age).map_or(0, millis);
         Self {
-            records_before: before(retention),
-            outbox_before: before(retention.max(SCHEDULE)),
+            verifications_before: before(retention.verifications),
+            calls_before: before(retention.calls),
+            outbox_before: before(retention.events.max(SCHEDULE)),
+            audit_before: before(retention.audit),
             answers_before: before(ANSWERS_KEPT),
             stage: 0,
             last_event: (i64::MIN, i64::MIN),
@@ -90,13 +100,13 @@ impl Purge {
     fn verifications(&mut self, connection: &Connection) -> rusqlite::Result<Removed> {
         let sql = "DELETE FROM verifications WHERE seq IN \
                    (SELECT seq FROM verifications WHERE ended_at < ?1 ORDER BY ended_at LIMIT ?2)";
-        Removed::count(connection.prepare_cached(sql)?.execute(params![self.records_before, CHUNK]))
+        Removed::count(connection.prepare_cached(sql)?.execute(params![self.verifications_before, CHUNK]))
     }
 
     fn calls(&mut self, connection: &Connection) -> rusqlite::Result<Removed> {
         let sql = "DELETE FROM calls WHERE rowid IN \
                    (SELECT rowid FROM calls WHERE received_at < ?1 ORDER BY received_at LIMIT ?2)";
-        Removed::count(connection.prepare_cached(sql)?.execute(params![self.records_before, CHUNK]))
+        Removed::count(connection.prepare_cached(sql)?.execute(params![self.calls_before, CHUNK]))
     }
 
     fn deliveries(&mut self, connection: &Connection) -> rusqlite::Result<Removed> {
@@ -122,6 +132,18 @@ impl Purge {
         }
         self.last_event = old.last().copied().unwrap_or(self.last_event);
         Ok(Removed { more: !old.is_empty(), parked: 0 })
+    }
+
+    /// Removes the entries of the audit log up to its second checkpoint, where that is old: the log begins behind one
+    /// that was signed, at every moment. Its last entry stays.
+    fn audit(&mut self, connection: &Connection) -> rusqlite::Result<Removed> {
+        let sql = "SELECT seq FROM audit_checkpoints WHERE at < ?1 AND seq >= (SELECT min(seq) FROM audit) \
+                   AND seq < (SELECT max(seq) FROM audit) ORDER BY seq LIMIT 1";
+        let until: Option<i64> =
+            connection.prepare_cached(sql)?.query_row([self.audit_before], |row| row.get(0)).optional()?;
+        let Some(until) = until else { return Ok(Removed { more: false, parked: 0 }) };
+        connection.prepare_cached("DELETE FROM audit_checkpoints WHERE seq < ?1")?.execute([until])?;
+        Removed::count(connection.prepare_cached("DELETE FROM audit WHERE seq <= ?1")?.execute([until]))
     }
 
     fn old_answers(&mut self, connection: &Connection) -> rusqlite::Result<Removed> {

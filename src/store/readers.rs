@@ -21,7 +21,7 @@ const NUMBERS_LOOKED_AT: u32 = 1_000;
 
 /// A bounded pool of connections.
 pub struct Readers {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     idle: Mutex<Vec<Connection>>,
     permits: Arc<Semaphore>,
 }

@@ -10,7 +10,7 @@ use tracing::{error, warn};
 
 use super::step::{Answer, Done, Step, StepError, Work};
 use super::writer::{Writer, backlog};
-use super::{StoreError, row, schema};
+use super::{StoreError, erase, row, schema};
 use crate::matcher::verification::{Status, VerificationId};
 use crate::outbox::event::{EventId, EventType};
 
@@ -57,7 +57,8 @@ impl Writer {
                 None => self.keep(step),
             }
         }
-        // What the transaction has changed about endpoints, if it took effect.
+        // What the transaction has changed about endpoints, and of what is on its way, if it took effect.
+        self.tell_erasure();
         self.read_disabled();
         self.queue.push_sweep();
     }
@@ -98,7 +99,16 @@ pub fn resolve(connection: &Connection, work: &Work) -> rusqlite::Result<Option<
             let done = exists(connection, step.event)?;
             Ok(Some(if done { Ok(Done::Verification(None)) } else { Err(StepError::RolledBack) }))
         }
-        Work::Tried(_) | Work::Replay(_) | Work::Enable(_) | Work::Warn(_) => Ok(None),
+        Work::Erase(step) if erase::is_done(connection, step)? => Ok(Some(Ok(Done::Other))),
+        // An entry that is there twice tells of one thing twice, which is better than not at all.
+        Work::Erase(_)
+        | Work::Audit(_)
+        | Work::Checkpoint(_)
+        | Work::Tried(_)
+        | Work::Replay(_)
+        | Work::ReplayMany(_)
+        | Work::Enable(_)
+        | Work::Warn(_) => Ok(None),
     }
 }
 

@@ -10,6 +10,7 @@ use ulid::Ulid;
 
 use crate::call::assurance::{Assurance, Reasons};
 use crate::e164::E164;
+use crate::matcher::phone_key::PhoneKey;
 use crate::matcher::verification::{Consent, Purpose, Status, Verification, VerificationId};
 use crate::outbox::delivery::{DeliveryState, EndpointId};
 use crate::outbox::endpoint::DisableReason;
@@ -20,7 +21,7 @@ macro_rules! columns {
     () => {
         "id, application, livemode, status, phone, number, purpose, consent_document, consent_sha256, reference, \
          metadata, minimum_assurance, locale, client_ip, client_device_id, assurance, reasons, created_at, \
-         expires_at, ended_at, sequence"
+         expires_at, ended_at, sequence, phone_key, api_key"
     };
 }
 pub(super) use columns;
@@ -142,6 +143,8 @@ pub fn verification(row: &Row<'_>) -> rusqlite::Result<Verification> {
         expires_at: time(row, 18)?,
         ended_at: maybe(row, 19, |index| time(row, index))?,
         sequence: row.get(20)?,
+        phone_key: row.get::<_, Option<[u8; 32]>>(21)?.map(PhoneKey),
+        api_key: row.get(22)?,
     })
 }
 
@@ -158,7 +161,7 @@ pub fn insert(connection: &Connection, verification: &Verification) -> rusqlite:
         columns!(),
         ") VALUES (:id, :application, :livemode, :status, :phone, :number, :purpose, :consent_document, \
          :consent_sha256, :reference, :metadata, :minimum_assurance, :locale, :client_ip, :client_device_id, \
-         :assurance, :reasons, :created_at, :expires_at, :ended_at, :sequence)"
+         :assurance, :reasons, :created_at, :expires_at, :ended_at, :sequence, :phone_key, :api_key)"
     );
     let metadata = serde_json::to_string(&verification.metadata).expect("a map of texts always becomes JSON");
     connection.prepare_cached(sql)?.execute(named_params! {
@@ -183,6 +186,8 @@ pub fn insert(connection: &Connection, verification: &Verification) -> rusqlite:
         ":expires_at": millis(verification.expires_at),
         ":ended_at": verification.ended_at.map(millis),
         ":sequence": verification.sequence,
+        ":phone_key": verification.phone_key.map(|key| key.0),
+        ":api_key": verification.api_key,
     })?;
     Ok(())
 }

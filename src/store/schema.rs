@@ -14,8 +14,12 @@ use rusqlite::{Connection, OpenFlags};
 use super::StoreError;
 
 /// The steps between versions: number n takes a file from version n to n + 1.
-const MIGRATIONS: [&str; 3] =
-    [include_str!("migrations/1.sql"), include_str!("migrations/2.sql"), include_str!("migrations/3.sql")];
+const MIGRATIONS: [&str; 4] = [
+    include_str!("migrations/1.sql"),
+    include_str!("migrations/2.sql"),
+    include_str!("migrations/3.sql"),
+    include_str!("migrations/4.sql"),
+];
 
 /// Newest version that this program reads and writes.
 pub const VERSION: usize = MIGRATIONS.len();
@@ -69,6 +73,20 @@ pub fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
+/// Copies the file as of one moment into another one: with no page in it that is free, and none of a log.
+///
+/// # Errors
+/// `StoreError::Open` and `Read`.
+pub fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(from, flags)
+        .map_err(|source| StoreError::Open { path: from.to_owned(), source })?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    let to = to.to_str().ok_or(rusqlite::Error::InvalidPath(to.to_owned()))?;
+    connection.execute("VACUUM INTO ?1", [to])?;
+    Ok(())
+}
+
 fn connect(path: &Path, cache: i64) -> Result<Connection, StoreError> {
     let open = || {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -84,6 +102,8 @@ fn connect(path: &Path, cache: i64) -> Result<Connection, StoreError> {
         connection.pragma_update_and_check(None, "journal_size_limit", LOG_SIZE_LIMIT, |_| Ok(()))?;
         connection.pragma_update(None, "cache_size", -cache)?;
         connection.pragma_update(None, "temp_store", "MEMORY")?;
+        // What is removed is written over: a person's data must not stay in pages that are free.
+        connection.pragma_update_and_check(None, "secure_delete", true, |_| Ok(()))?;
         Ok(connection)
     };
     open().map_err(|source| StoreError::Open { path: path.to_owned(), source })
@@ -102,10 +122,26 @@ pub fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// Version of the schema of a file.
+fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// Refuses a file that is not of this program's version, where it is not to be changed.
+///
+/// # Errors
+/// `StoreError::Older`, `Newer` or `Read`.
+pub fn require_current(connection: &Connection) -> Result<(), StoreError> {
+    let found = version(connection)?;
+    match usize::try_from(found) {
+        Ok(VERSION) => Ok(()),
+        Ok(older) if older < VERSION => Err(StoreError::Older { found, known: VERSION }),
+        _ => Err(StoreError::Newer { found, known: VERSION }),
+    }
+}
+
 fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
-    let found: i64 = connection
-        .pragma_query_value(None, "user_version", |row| row.get(0))
-        .map_err(|source| StoreError::Migration { version: 0, source })?;
+    let found = version(connection).map_err(|source| StoreError::Migration { version: 0, source })?;
     let version = usize::try_from(found)
         .ok()
         .filter(|version| *version <= VERSION)

@@ -7,11 +7,13 @@ use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
-use super::deliveries::Replayed;
+use super::deliveries::{Replayed, ReplayedMany};
+use super::erase::{Erase, Erased};
+use crate::audit::kind::Kind;
 use crate::call::assurance::Reasons;
 use crate::matcher::client_access::ClientAccess;
 use crate::matcher::verification::{Status, Verification, VerificationId};
-use crate::outbox::delivery::{DeliveryId, EndpointId};
+use crate::outbox::delivery::{DeliveryId, DeliveryState, EndpointId};
 use crate::outbox::event::{CallFacts, EventId, EventType};
 use crate::outbox::notice::LastAttempt;
 
@@ -104,6 +106,64 @@ pub struct Warning {
     pub body: Arc<str>,
 }
 
+/// Has deliveries to one endpoint sent again from the beginning of their plans: those that fit all that is there.
+#[derive(Debug, Clone)]
+pub struct ReplayMany {
+    /// Whose.
+    pub application: String,
+    /// Where to.
+    pub endpoint: EndpointId,
+    /// In this state; without it, those that were delivered, exhausted or erased.
+    pub state: Option<DeliveryState>,
+    /// Of events of this type.
+    pub kind: Option<EventType>,
+    /// Of events at this time or later, UTC.
+    pub from: SystemTime,
+    /// And before this one.
+    pub until: SystemTime,
+    /// Behind this one, in the order in which they were made.
+    pub after: Option<DeliveryId>,
+    /// Id of the API key that asked.
+    pub key: String,
+    /// When, UTC.
+    pub at: SystemTime,
+}
+
+/// Enables an endpoint.
+#[derive(Debug, Clone)]
+pub struct Enable {
+    /// Name of its application.
+    pub application: String,
+    /// Which.
+    pub endpoint: EndpointId,
+    /// Id of the API key that asked.
+    pub key: String,
+    /// When, UTC.
+    pub at: SystemTime,
+}
+
+/// An entry for the audit log.
+#[derive(Debug, Clone)]
+pub struct Audit {
+    /// What kind.
+    pub kind: Kind,
+    /// When, UTC.
+    pub at: SystemTime,
+    /// What it tells: a JSON object.
+    pub data: String,
+}
+
+/// A signed statement of how far the audit log had come.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    /// Its last entry then.
+    pub seq: u64,
+    /// When it was signed, UTC.
+    pub at: SystemTime,
+    /// The statement.
+    pub jws: String,
+}
+
 /// A try of a delivery that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tried {
@@ -142,6 +202,10 @@ pub(super) enum Done {
     Verification(Option<Verification>),
     /// To a delivery that was to be replayed.
     Replay(Replayed),
+    /// To those of a range.
+    ReplayedMany(ReplayedMany),
+    /// To a person's data.
+    Erased(Erased),
     /// Nothing that its caller waits to see.
     Other,
 }
@@ -151,7 +215,7 @@ impl Done {
     pub(super) fn verification(self) -> Option<Verification> {
         match self {
             Self::Verification(verification) => verification,
-            Self::Replay(_) | Self::Other => None,
+            Self::Replay(_) | Self::ReplayedMany(_) | Self::Erased(_) | Self::Other => None,
         }
     }
 }
@@ -178,7 +242,11 @@ pub(super) enum Work {
     Warn(Box<Warning>),
     Tried(Tried),
     Replay(Replay),
-    Enable(EndpointId),
+    ReplayMany(Box<ReplayMany>),
+    Enable(Box<Enable>),
+    Audit(Box<Audit>),
+    Checkpoint(Box<Checkpoint>),
+    Erase(Box<Erase>),
 }
 
 /// Has a delivery tried again from the beginning of its plan.
@@ -186,6 +254,8 @@ pub(super) enum Work {
 pub(super) struct Replay {
     pub(super) application: String,
     pub(super) id: DeliveryId,
+    /// Id of the API key that asked.
+    pub(super) key: String,
     pub(super) at: SystemTime,
 }
 

@@ -20,7 +20,8 @@ use super::log::Log;
 use super::purge::Purge;
 use super::queue::{BATCH, DELIVERIES, Queue, Taken};
 use super::step::{Answer, Step, StepError, Work};
-use super::{DisabledEndpoints, StoreError, schema};
+use super::{DisabledEndpoints, StoreError, audit, schema};
+use crate::audit::chain::Chain;
 use crate::outbox::delivery::{Due, Subscriptions};
 use crate::telemetry::beat::Beat;
 use crate::telemetry::health::Health;
@@ -40,6 +41,10 @@ pub struct Writer {
     pub queue: Arc<Queue>,
     pub subscriptions: Arc<ArcSwap<Subscriptions>>,
     pub disabled: watch::Sender<DisabledEndpoints>,
+    /// Counts the transactions that removed a person's data.
+    pub erased: watch::Sender<u64>,
+    /// How far the audit log has come on disk.
+    pub chain: Chain,
     pub metrics: Metrics,
     pub health: Arc<Health>,
     pub ready: Sender<Due>,
@@ -149,7 +154,7 @@ impl Writer {
 
     fn apply_together(&self, steps: &[Step]) -> Result<(Vec<Answer>, Effects), ApplyError> {
         let subscriptions = self.subscriptions.load();
-        let mut effects = Effects::default();
+        let mut effects = Effects::behind(self.chain);
         let mut answers = Vec::with_capacity(steps.len());
         for step in steps {
             answers.push(Ok(apply(&self.connection, &subscriptions, &step.work, &mut effects)?));
@@ -160,7 +165,7 @@ impl Writer {
     /// Each step between savepoints: one commit for all still, and the one at fault takes nothing with it.
     fn apply_apart(&self, steps: &[Step]) -> Result<(Vec<Answer>, Effects), ApplyError> {
         let subscriptions = self.subscriptions.load();
-        let mut effects = Effects::default();
+        let mut effects = Effects::behind(self.chain);
         let mut answers = Vec::with_capacity(steps.len());
         for step in steps {
             let mark = effects.mark();
@@ -210,16 +215,25 @@ impl Writer {
         }
     }
 
-    fn publish(&self, effects: Effects) {
+    fn publish(&mut self, effects: Effects) {
+        self.chain = effects.chain;
         for (application, status) in &effects.reached {
             self.metrics.verifications.with_label_values(&[application, status.as_str()]).inc();
         }
         self.metrics.webhook_backlog.add(effects.backlog);
         self.publish_endpoints(&effects);
+        if effects.erased {
+            self.tell_erasure();
+        }
         for due in effects.due {
             // What finds the channel full is due in the database, where the worker looks for it.
             let _ = self.ready.try_send(due);
         }
+    }
+
+    /// Whoever holds bodies reads them anew.
+    pub(super) fn tell_erasure(&self) {
+        self.erased.send_modify(|count| *count += 1);
     }
 
     pub(super) fn tell(&self, step: Step, answer: Answer) {
@@ -338,6 +352,7 @@ impl Writer {
     pub(super) fn reopen(&mut self) -> Result<(), StoreError> {
         self.connection = schema::reopen_writer(&self.path)?;
         self.log.watch(&mut self.connection)?;
+        self.chain = audit::chain(&self.connection)?;
         self.stale = false;
         Ok(())
     }

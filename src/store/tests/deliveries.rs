@@ -56,7 +56,7 @@ fn an_endpoint_that_is_enabled_gets_what_was_parked() {
     let first = node.due(at(5_000))[0].id;
     node.settle(failed(first, 1, at(5_000), 410, Some(at(6_000))));
     until(|| node.due(at(HOUR)).is_empty() && node.metrics.webhook_backlog.get() == 1);
-    wait(|done| node.store.enable(EndpointId(EVERYTHING.into()), done)).unwrap();
+    wait(|done| node.store.enable(enable(EndpointId(EVERYTHING.into())), done)).unwrap();
     let row = node.endpoint(EVERYTHING);
     assert_eq!((row.disabled, row.failing_since, row.backlog), (None, None, 2_500));
     assert!(node.store.disabled().borrow().is_empty());
@@ -182,11 +182,11 @@ fn replays_that_cannot_be_say_why() {
     node.create(2).unwrap();
     let due = node.due(at(10));
     assert_eq!(replay(&node, DeliveryId(999), 20), Ok(Replayed::Unknown));
-    assert_eq!(wait(|done| node.store.replay("other", due[0].id, at(20), done)), Ok(Replayed::Unknown));
+    assert_eq!(wait(|done| node.store.replay(("other", due[0].id), "key", at(20), done)), Ok(Replayed::Unknown));
     node.settle(failed(due[0].id, 1, at(20), 410, Some(at(1_000))));
     let endpoint = EndpointId(EVERYTHING.into());
     assert_eq!(replay(&node, due[1].id, 30), Ok(Replayed::Disabled(endpoint.clone())));
-    wait(|done| node.store.enable(endpoint.clone(), done)).unwrap();
+    wait(|done| node.store.enable(enable(endpoint.clone()), done)).unwrap();
     assert!(matches!(replay(&node, due[1].id, 40), Ok(Replayed::Due(_))));
     node.store.subscribe(Subscriptions::default());
     assert_eq!(replay(&node, due[1].id, 50), Ok(Replayed::Removed(endpoint)));
@@ -310,12 +310,48 @@ fn a_page_of_deliveries_looks_at_no_more_rows_than_it_may_and_says_where_to_go_o
     assert_eq!((late.entries.len(), late.next), (0, None));
 }
 
+#[test]
+fn a_range_is_replayed_piece_by_piece_and_only_what_is_over() {
+    let node = Node::new();
+    for n in 1..=30 {
+        node.create(n).unwrap();
+    }
+    let all = node.due(at(HOUR));
+    for due in &all[..20] {
+        node.delivered(due.id, at(100), 204);
+    }
+    node.settle(failed(all[20].id, 12, at(100), 500, None));
+    until(|| node.metrics.webhook_backlog.get() == 9 + 1);
+    let range = |from: u64, until: u64, state| ReplayMany {
+        application: "demo".into(),
+        endpoint: EndpointId(EVERYTHING.into()),
+        state,
+        kind: None,
+        from: at(from),
+        until: at(until),
+        after: None,
+        key: "key".into(),
+        at: at(HOUR),
+    };
+    let replay = |step: ReplayMany| wait(|done| node.store.replay_many(step, done)).unwrap();
+    assert_eq!(replay(range(5, 11, None)).replayed, 6);
+    assert_eq!(replay(range(5, 11, None)).replayed, 0, "they are due already");
+    assert_eq!(replay(range(0, 1_000, Some(DeliveryState::Exhausted))).replayed, 1);
+    let kind = ReplayMany { kind: Some(EventType::Verified), ..range(0, 1_000, None) };
+    assert_eq!(replay(kind).replayed, 0);
+    assert_eq!(node.metrics.webhook_backlog.get(), 10 + 7);
+    assert_eq!(row(&node, all[20].id).state, DeliveryState::Pending);
+    assert_eq!(row(&node, all[20].id).attempts, 0, "by a plan of its own");
+    let other = ReplayMany { endpoint: EndpointId("demo nowhere".into()), ..range(0, 1_000, None) };
+    assert!(replay(other).refused);
+}
+
 fn row(node: &Node, id: DeliveryId) -> DeliveryRow {
     block_on(node.store.delivery("demo", id)).unwrap().unwrap()
 }
 
 fn replay(node: &Node, id: DeliveryId, millis: u64) -> Result<Replayed, StepError> {
-    wait(|done| node.store.replay("demo", id, at(millis), done))
+    wait(|done| node.store.replay(("demo", id), "key", at(millis), done))
 }
 
 fn due_at(node: &Node, endpoint: &str) -> Vec<Due> {
@@ -324,4 +360,8 @@ fn due_at(node: &Node, endpoint: &str) -> Vec<Due> {
 
 fn subscription(endpoint: &str, events: &[EventType]) -> Subscription {
     Subscription { application: "demo".into(), endpoint: EndpointId(endpoint.into()), events: events.to_vec() }
+}
+
+fn enable(endpoint: EndpointId) -> Enable {
+    Enable { application: "demo".into(), endpoint, key: "key".into(), at: at(0) }
 }

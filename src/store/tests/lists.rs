@@ -133,7 +133,7 @@ fn a_page_looks_at_no_more_rows_than_it_may_and_says_where_to_go_on() {
     let many = "WITH RECURSIVE n(n) AS (SELECT 2 UNION ALL SELECT n + 1 FROM n WHERE n < 12000) \
                 INSERT INTO verifications SELECT n, printf('ver_%026d', n), application, livemode, 'expired', phone, number, \
                 purpose, consent_document, consent_sha256, 'same', metadata, minimum_assurance, locale, client_ip, \
-                client_device_id, assurance, reasons, created_at, expires_at, ended_at, sequence FROM n, verifications";
+                client_device_id, assurance, reasons, created_at, expires_at, ended_at, sequence, phone_key, api_key FROM n, verifications";
     assert_eq!(connection.execute(many, []).unwrap(), 11_999);
     let filter = VerificationFilter {
         reference: Some("same".into()),

@@ -1,6 +1,8 @@
 //! The store through its facade. Here: a node to test, and steps by number.
 
+mod audit;
 mod deliveries;
+mod erase;
 mod faults;
 mod lists;
 mod model;
@@ -80,7 +82,7 @@ impl Node {
     }
 
     fn in_folder(folder: Folder) -> Self {
-        let settings = Settings { path: folder.database(), retention: Duration::from_hours(720) };
+        let settings = Settings { path: folder.database(), retention: Retention::of_all(Duration::from_hours(720)) };
         let (metrics, health, faults) = (Metrics::new(), Arc::new(Health::default()), Faults::default());
         let (sender, ready) = tokio::sync::mpsc::channel(64);
         let everything = EventType::ALL.into_iter().filter(|kind| *kind != EventType::Denied).collect();
@@ -94,6 +96,7 @@ impl Node {
         let store =
             Store::open_with(&settings, subscriptions, metrics.clone(), Arc::clone(&health), sender, faults.clone())
                 .unwrap();
+        store.inner.queue.push_sweep();
         Self { store, ready, metrics, health, faults, folder }
     }
 
@@ -208,6 +211,8 @@ fn create(n: u64) -> Create {
         expires_at: at(n + 120_000),
         ended_at: None,
         sequence: 0,
+        phone_key: None,
+        api_key: None,
     };
     let client = ClientAccess { token: "rpc_1".to_owned(), events_url: "/rpc_1".to_owned() };
     Create { verification, event: EventId(Ulid(n.into())), idempotency: None, client, replaces: None }

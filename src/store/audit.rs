@@ -1,0 +1,185 @@
+//! The rows of the audit log: written by the writer in the transaction of what they tell, read for receipts and exports.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, OptionalExtension, named_params, params};
+
+use super::apply::{ApplyError, Outbox};
+use super::row::{self, millis};
+use super::{Store, StoreError, schema};
+use crate::audit::chain::{Chain, Entry};
+use crate::audit::kind::Kind;
+use crate::matcher::verification::VerificationId;
+use crate::receipt::statement::Recorded;
+
+/// An entry as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditRow {
+    /// Its place.
+    pub seq: u64,
+    /// Its text.
+    pub text: String,
+    /// The hash that was kept with it.
+    pub hash: Vec<u8>,
+}
+
+/// How far the log has come, and how far that was signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuditHead {
+    /// The last entry.
+    pub chain: Chain,
+    /// Entry of the newest checkpoint; 0 for none.
+    pub signed: u64,
+}
+
+impl Outbox<'_> {
+    /// Puts an entry behind the last one. `data` is a JSON object.
+    pub(super) fn audit(
+        &mut self,
+        at: SystemTime,
+        kind: Kind,
+        verification: Option<VerificationId>,
+        data: &str,
+    ) -> Result<(), ApplyError> {
+        let at = row::whole_millis(at);
+        let link = self.effects.chain.append(at, kind, data);
+        let sql = "INSERT INTO audit (seq, at, kind, verification, text, hash) \
+                   VALUES (:seq, :at, :kind, :verification, :text, :hash)";
+        self.connection.prepare_cached(sql)?.execute(named_params! {
+            ":seq": link.seq.cast_signed(),
+            ":at": millis(at),
+            ":kind": kind.as_str(),
+            ":verification": verification.map(|id| id.to_string()),
+            ":text": link.text,
+            ":hash": link.hash,
+        })?;
+        Ok(())
+    }
+}
+
+/// Keeps a checkpoint.
+pub(super) fn keep_checkpoint(connection: &Connection, seq: u64, at: SystemTime, jws: &str) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO audit_checkpoints (seq, at, jws) VALUES (?1, ?2, ?3)";
+    connection.prepare_cached(sql)?.execute(params![seq.cast_signed(), millis(at), jws]).map(drop)
+}
+
+/// How far the log has come.
+pub(super) fn chain(connection: &Connection) -> rusqlite::Result<Chain> {
+    let sql = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1";
+    let read = |row: &rusqlite::Row<'_>| Ok(Chain { seq: row.get::<_, i64>(0)?.unsigned_abs(), hash: row.get(1)? });
+    let last = connection.prepare_cached(sql)?.query_row([], read).optional()?;
+    // Age alone never removes the last one.
+    Ok(last.unwrap_or_default())
+}
+
+fn signed(connection: &Connection) -> rusqlite::Result<u64> {
+    let sql = "SELECT coalesce(max(seq), 0) FROM audit_checkpoints";
+    connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)
+}
+
+impl Store {
+    /// How far the audit log has come.
+    ///
+    /// # Errors
+    /// As [`Store::verification`].
+    pub async fn audit_head(&self) -> Result<AuditHead, StoreError> {
+        let read = |connection: &Connection| Ok(AuditHead { chain: chain(connection)?, signed: signed(connection)? });
+        self.inner.readers.read(read).await
+    }
+
+    /// What the audit log holds of a verification of this application that has ended.
+    ///
+    /// # Errors
+    /// As [`Store::verification`].
+    pub async fn recorded(
+        &self,
+        application: &str,
+        verification: VerificationId,
+    ) -> Result<Option<Recorded>, StoreError> {
+        let application = application.to_owned();
+        self.inner.readers.read(move |connection| recorded(connection, &application, verification)).await
+    }
+}
+
+fn recorded(connection: &Connection, application: &str, id: VerificationId) -> rusqlite::Result<Option<Recorded>> {
+    let sql = "SELECT seq, at, text, hash FROM audit WHERE verification = ?1";
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok((row.get::<_, i64>(0)?, row::time(row, 1)?, row.get::<_, String>(2)?, row.get::<_, [u8; 32]>(3)?))
+    };
+    let found = connection.prepare_cached(sql)?.query_row([id.to_string()], read).optional()?;
+    Ok(found.and_then(|(seq, at, text, hash)| {
+        let data = Entry::parse(&text)?.data.get();
+        let owner: serde_json::Value = serde_json::from_str(data).ok()?;
+        (owner["application"] == application).then(|| Recorded {
+            seq: seq.unsigned_abs(),
+            hash,
+            at: at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            data: data.to_owned(),
+        })
+    }))
+}
+
+/// The audit log of a database that another process may be writing: one moment of it.
+pub struct AuditLog {
+    connection: Connection,
+}
+
+impl AuditLog {
+    /// Opens the database at `path` for reading.
+    ///
+    /// # Errors
+    /// `StoreError::Open`, `Read`, or `Newer` where another version has written it.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let connection = schema::open_reader(path)?;
+        schema::require_current(&connection)?;
+        connection.busy_timeout(Duration::from_secs(10))?;
+        connection.execute_batch("BEGIN")?;
+        Ok(Self { connection })
+    }
+
+    /// The checkpoints, the oldest first: the entry that each was stored for, and its signature.
+    ///
+    /// # Errors
+    /// `StoreError::Read`.
+    pub fn checkpoints(&self) -> Result<Vec<(u64, String)>, StoreError> {
+        let mut statement = self.connection.prepare("SELECT seq, jws FROM audit_checkpoints ORDER BY seq")?;
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get(1)?));
+        Ok(statement.query_map([], read)?.collect::<Result<_, _>>()?)
+    }
+
+    /// Has `see` look at the last entry, where there is one.
+    ///
+    /// # Errors
+    /// `StoreError::Read`.
+    pub fn last(&self, see: impl FnOnce(AuditRow)) -> Result<(), StoreError> {
+        let sql = "SELECT seq, text, hash FROM audit ORDER BY seq DESC LIMIT 1";
+        let last = self.connection.prepare(sql)?.query_row([], entry).optional()?;
+        last.map_or(Ok(()), |row| {
+            see(row);
+            Ok(())
+        })
+    }
+
+    /// Has `each` see the entries of this kind, of all kinds without one, the oldest first. It ends where that fails.
+    ///
+    /// # Errors
+    /// `StoreError::Read`, and what `each` gives.
+    pub fn entries<E: From<StoreError>>(
+        &self,
+        kind: Option<Kind>,
+        mut each: impl FnMut(AuditRow) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let sql = "SELECT seq, text, hash FROM audit WHERE ?1 IS NULL OR kind = ?1 ORDER BY seq";
+        let mut statement = self.connection.prepare(sql).map_err(StoreError::Read)?;
+        let rows = statement.query_map([kind.map(Kind::as_str)], entry).map_err(StoreError::Read)?;
+        for row in rows {
+            each(row.map_err(StoreError::Read)?)?;
+        }
+        Ok(())
+    }
+}
+
+fn entry(row: &rusqlite::Row<'_>) -> rusqlite::Result<AuditRow> {
+    Ok(AuditRow { seq: row.get::<_, i64>(0)?.unsigned_abs(), text: row.get(1)?, hash: row.get(2)? })
+}
