@@ -20,6 +20,7 @@ use ringproof::call::verdict::{Attestation, VerdictHeader};
 use ringproof::config::{ConfigErrors, Configuration, effective, load, parse, reparse, warnings};
 use ringproof::outbox::event::EventType;
 use ringproof::verify::settings::{ApplicationId, Rate};
+use ringproof::webhook::signing_key::SigningKey;
 use secrecy::ExposeSecret;
 
 const SHIPPED: &str = include_str!("../config.toml");
@@ -77,7 +78,10 @@ fn shipped_file_has_the_documented_defaults() {
     assert_eq!(configuration.admin_listen, address("127.0.0.1:9090"));
     assert!(configuration.admin_token.is_none());
     assert_eq!(configuration.verify.max_pending, 5_000_000);
-    assert_eq!(configuration.retention, Duration::from_hours(30 * 24));
+    let retention = &configuration.retention;
+    let days = |days: u64| Duration::from_hours(days * 24);
+    assert_eq!((retention.verifications, retention.calls, retention.events), (days(30), days(30), days(30)));
+    assert_eq!(retention.audit, days(400));
 }
 
 #[test]
@@ -120,7 +124,8 @@ fn the_webhook_of_the_shipped_file_is_a_working_one() {
     assert!(endpoint.allow_private);
     let terminal: Vec<EventType> = EventType::ALL.into_iter().filter(|event| event.is_terminal()).collect();
     assert_eq!(endpoint.events, terminal);
-    assert_eq!(endpoint.secrets[0].expose_secret(), (0u8..32).collect::<Vec<_>>());
+    let key = SigningKey::Hmac((0u8..32).collect::<Vec<_>>().into());
+    assert!(endpoint.secrets[0] == key);
     let shown = effective(&configuration);
     assert!(shown.contains("whsec_***") && !shown.contains(&SECRET[6..]), "{shown}");
 }
@@ -293,7 +298,7 @@ fn what_a_reload_changes_is_no_fault() {
         .replace("\"36h\"", "\"3d\"")
         .replace("env:ADMIN_TOKEN", "another");
     let next = reparse(&changed, "config.toml", &env, &running).unwrap_or_else(|errors| panic!("{errors}"));
-    assert_eq!((next.sip.drain, next.retention), (Duration::from_secs(7), Duration::from_hours(72)));
+    assert_eq!((next.sip.drain, next.retention.events), (Duration::from_secs(7), Duration::from_hours(72)));
     assert_eq!(next.verify.applications[1].ttl, Duration::from_mins(1));
 }
 

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use super::errors::Span;
 use super::fault::{Fault, Quoted};
-use super::section::{Section, Shape, Word};
+use super::section::{Entry, Section, Shape, Word};
 use super::{
     AllowedOrigin, Configuration, TrunkExtras, application, effective, listener, name, number, reference, trunk,
 };
 use crate::call::dialplan::NumberFormat;
 use crate::call::event::TrunkId;
 use crate::call::trunk::Trunk;
+use crate::store::Retention;
 use crate::verify::settings::{ApplicationId, MAX_PENDING, Numbers, Settings};
 
 /// Longest `data_dir` in bytes, below what systems allow for a path with a file's name behind it.
@@ -37,7 +38,10 @@ pub(super) const ROOT: Shape = Shape {
 };
 const NODE: Shape = Shape { title: "[node]", keys: &[("name", r#""edge-1""#), ("data_dir", r#""ringproof-data""#)] };
 const STORE: Shape = Shape { title: "[store]", keys: &[("engine", r#""embedded""#), ("max_pending", "5000000")] };
-const RETENTION_SHAPE: Shape = Shape { title: "[retention]", keys: &[("verifications", r#""30d""#)] };
+const RETENTION_SHAPE: Shape = Shape {
+    title: "[retention]",
+    keys: &[("verifications", r#""30d""#), ("calls", r#""30d""#), ("events", r#""30d""#), ("audit", r#""400d""#)],
+};
 
 /// Reads everything. `None` exactly where a fault was told.
 pub(super) fn read(root: &Section<'_>) -> Option<Configuration> {
@@ -83,6 +87,7 @@ pub(super) fn read(root: &Section<'_>) -> Option<Configuration> {
         admin_listen: listeners.admin,
         admin_token: listeners.admin_token,
         retention: retention?,
+        sha256: [0; 32],
         trunk_extras: Vec::new(),
     };
     for (draft, place) in trunks.into_iter().zip(0..) {
@@ -123,22 +128,29 @@ fn data_dir(node: &Section<'_>, text: &str, span: &Span) -> Option<PathBuf> {
     Some(PathBuf::from(text))
 }
 
-fn retention(section: &Section<'_>) -> Option<Duration> {
-    const KEY: &str = "verifications";
-    section
-        .text(KEY)
-        .and_then(|text, span| {
-            let Ok(time) = humantime::parse_duration(text) else {
-                section.tell(span, Fault::Time { key: KEY, text: Quoted::new(text) });
-                return None;
-            };
-            let (shortest, longest) = RETENTION;
-            if time < shortest || time > longest {
-                let value = Quoted::new(format!("\"{text}\""));
-                section.tell(span, Fault::OutOfRange { key: KEY, value, low: "1h".into(), high: "3650d".into() });
-                return None;
-            }
-            Some(time)
-        })
-        .or(Duration::from_hours(30 * 24))
+fn retention(section: &Section<'_>) -> Option<Retention> {
+    let verifications = age(section, "verifications").or(Duration::from_hours(30 * 24));
+    let calls = age(section, "calls");
+    let events = age(section, "events");
+    let audit = age(section, "audit").or(Duration::from_hours(400 * 24));
+    let verifications = verifications?;
+    let retention =
+        Retention { verifications, calls: calls.or(verifications)?, events: events.or(verifications)?, audit: audit? };
+    Some(retention)
+}
+
+fn age(section: &Section<'_>, key: &'static str) -> Entry<Duration> {
+    section.text(key).and_then(|text, span| {
+        let Ok(time) = humantime::parse_duration(text) else {
+            section.tell(span, Fault::Time { key, text: Quoted::new(text) });
+            return None;
+        };
+        let (shortest, longest) = RETENTION;
+        if time < shortest || time > longest {
+            let value = Quoted::new(format!("\"{text}\""));
+            section.tell(span, Fault::OutOfRange { key, value, low: "1h".into(), high: "3650d".into() });
+            return None;
+        }
+        Some(time)
+    })
 }

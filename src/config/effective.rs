@@ -63,7 +63,11 @@ pub fn effective(configuration: &Configuration) -> String {
     page.key("engine", text("embedded"));
     page.key("max_pending", configuration.verify.max_pending);
     page.section("[retention]");
-    page.key("verifications", text(&short(configuration.retention)));
+    let retention = &configuration.retention;
+    page.key("verifications", text(&short(retention.verifications)));
+    page.key("calls", text(&short(retention.calls)));
+    page.key("events", text(&short(retention.events)));
+    page.key("audit", text(&short(retention.audit)));
     page.0
 }
 
@@ -195,7 +199,9 @@ fn write_webhook(page: &mut Page, endpoint: &Endpoint) {
     let url = endpoint.url.to_string();
     let shown = url.split_once('?').map_or_else(|| url.clone(), |(path, _)| format!("{path}?***"));
     page.key("url", text(&shown));
-    page.key("secrets", list(endpoint.secrets.iter().map(|_| text("whsec_***"))));
+    // The public part of a key is what the receiver needs.
+    let shown = endpoint.secrets.iter().map(|secret| secret.public().unwrap_or_else(|| "whsec_***".to_owned()));
+    page.key("secrets", list(shown.map(|secret| text(&secret))));
     page.key("events", list(endpoint.events.iter().copied().map(EventType::as_str).map(text)));
     page.key("allow_private", endpoint.allow_private);
     page.key("batch", endpoint.batch);

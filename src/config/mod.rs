@@ -33,6 +33,7 @@ use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 use secrecy::SecretString;
+use sha2::{Digest, Sha256};
 use toml::de::DeTable;
 
 pub use dno::{DnoFormat, do_not_originate};
@@ -45,6 +46,7 @@ use crate::call::dialplan::NumberFormat;
 use crate::call::event::TrunkId;
 use crate::call::evidence::Proof;
 use crate::call::trunk::Trunk;
+use crate::store::Retention;
 use crate::transport::tcp;
 use crate::verify::settings::{ApplicationId, Settings};
 use crate::webhook::settings::Endpoint;
@@ -83,8 +85,10 @@ pub struct Configuration {
     pub admin_listen: SocketAddr,
     /// The bearer token of the admin side; there wherever `admin_listen` is not loopback.
     pub admin_token: Option<SecretString>,
-    /// How long ended verifications stay readable, at least an hour.
-    pub retention: Duration,
+    /// How long records are kept, each class an hour at least.
+    pub retention: Retention,
+    /// SHA-256 of the file.
+    pub sha256: [u8; 32],
     /// What [`effective`] tells of the trunks beyond their settings, by [`TrunkId`]; nothing of the built-in one.
     trunk_extras: Vec<TrunkExtras>,
 }
@@ -272,7 +276,7 @@ fn read(
         document::read(&root)
     };
     match (reading.faults.into_errors(file_name, syntax::faults(text, &errors)), configuration) {
-        (None, Some(configuration)) => Ok(configuration),
+        (None, Some(configuration)) => Ok(Configuration { sha256: Sha256::digest(text).into(), ..configuration }),
         (Some(errors), _) => Err(errors),
         (None, None) => unreachable!("whatever is left out of a configuration has told its fault"),
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use hyper::Uri;
-use secrecy::{ExposeSecret, SecretSlice};
+use secrecy::ExposeSecret;
 
 use super::errors::Span;
 use super::fault::{Fault, Quoted};
@@ -13,7 +13,7 @@ use crate::outbox::delivery::EndpointId;
 use crate::outbox::event::EventType;
 use crate::webhook::address::special_range;
 use crate::webhook::settings::Endpoint;
-use crate::webhook::signature::parse_secret;
+use crate::webhook::signing_key::SigningKey;
 
 /// Most webhooks of an application.
 const MAX_WEBHOOKS: usize = 16;
@@ -146,7 +146,7 @@ fn is_private(host: &str) -> bool {
     name.parse().is_ok_and(|address| special_range(address).is_some())
 }
 
-fn secrets(section: &Section<'_>) -> Option<Vec<SecretSlice<u8>>> {
+fn secrets(section: &Section<'_>) -> Option<Vec<SigningKey>> {
     let list = section.required("secrets", section.some_words("secrets"))?;
     if let Some(first) = list.words.get(MAX_SECRETS) {
         let count = list.words.len();
@@ -157,7 +157,7 @@ fn secrets(section: &Section<'_>) -> Option<Vec<SecretSlice<u8>>> {
         let decoded = section
             .secrets()
             .resolve(word.text)
-            .and_then(|text| parse_secret(text.expose_secret()).map_err(|fault| Fault::WebhookSecret { fault }));
+            .and_then(|text| SigningKey::parse(text.expose_secret()).map_err(|fault| Fault::WebhookSecret { fault }));
         decoded.map_err(|fault| section.tell(&word.span, fault)).ok()
     };
     let read: Vec<_> = list.words.iter().map(secret).collect();

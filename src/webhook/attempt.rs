@@ -21,14 +21,14 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::pki_types::InvalidDnsNameError;
 use rustls::{ClientConfig, RootCertStore};
-use secrecy::SecretSlice;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::connector::{ALL_LOOKUPS, CONNECT, Check, Connector, LOOKUPS};
 use super::lane::IN_FLIGHT;
 use super::settings::Endpoint;
-use super::signature::{WEBHOOK_ID, WEBHOOK_SIGNATURE, WEBHOOK_TIMESTAMP, sign, unix_seconds};
+use super::signature::{WEBHOOK_ID, WEBHOOK_SIGNATURE, WEBHOOK_TIMESTAMP, unix_seconds};
+use super::signing_key::{SigningKey, sign_with};
 use crate::outbox::endpoint::GONE;
 
 /// Longest time of an attempt as a whole.
@@ -193,7 +193,7 @@ fn client_builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier
 pub struct Poster {
     client: Client<Connector, Full<Bytes>>,
     url: Uri,
-    secrets: Vec<SecretSlice<u8>>,
+    secrets: Vec<SigningKey>,
     allow_private: bool,
     batch: usize,
     limit: Duration,
@@ -249,7 +249,7 @@ impl Poster {
 
     fn request(&self, id: &str, body: &str, now: SystemTime) -> Request<Full<Bytes>> {
         let timestamp = unix_seconds(now);
-        let signature = sign(&self.secrets, id, timestamp, body.as_bytes());
+        let signature = sign_with(&self.secrets, id, timestamp, body.as_bytes());
         Request::post(self.url.clone())
             .header(CONTENT_TYPE, JSON)
             .header(USER_AGENT, AGENT)

@@ -114,6 +114,8 @@ pub(super) struct Lane {
     pub(super) poster: watch::Receiver<Arc<Poster>>,
     /// The endpoints that are sent nothing.
     pub(super) disabled: watch::Receiver<DisabledEndpoints>,
+    /// Tells that what the lane holds may not be as the store has it: a person's data was erased.
+    pub(super) clear: watch::Receiver<u64>,
     pub(super) counters: Counters,
     pub(super) clock: Clock,
     /// New deliveries, right after their commit.
@@ -140,12 +142,13 @@ impl Lane {
             in_flight: HashMap::new(),
             paused: false,
             gone: None,
+            clears: 0,
         };
         work.look_if_paused();
         let mut tick = interval(POLL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut ticks, mut asked) = (0u32, None);
-        let mut more = false;
+        let (mut more, mut outdated) = (false, false);
         let mut arrived = Vec::with_capacity(HANDFUL);
         let grace = loop {
             work.start();
@@ -160,6 +163,14 @@ impl Lane {
                 Ok(()) = work.lane.disabled.changed() => {
                     work.look_if_paused();
                     more = !work.paused;
+                }
+                Ok(()) = work.lane.clear.changed() => {
+                    while work.lane.fresh.try_recv().is_ok() {}
+                    work.queue.clear();
+                    work.clears += 1;
+                    // Rows that are being read may be as they were before.
+                    outdated = asked.is_some();
+                    more = true;
                 }
                 _ = tick.tick() => {
                     work.circuit.turn();
@@ -177,7 +188,8 @@ impl Lane {
                 Some(rows) = work.lane.polled.recv() => {
                     let full = asked.take().is_some_and(|limit| rows.len() >= limit as usize);
                     // A full answer with nothing new is the store being behind: the next tick is soon enough.
-                    more = work.admit(rows) > 0 && full;
+                    more = outdated || work.admit(rows) > 0 && full;
+                    outdated = false;
                 }
                 Some(ended) = work.attempts.join_next_with_id() => work.end(ended).await,
                 1.. = work.lane.fresh.recv_many(&mut arrived, HANDFUL), if work.paused || work.queue.has_room() => {
@@ -213,7 +225,10 @@ struct Work {
     queue: Queue,
     circuit: Circuit,
     attempts: JoinSet<Outcome>,
-    in_flight: HashMap<Id, Vec<Due>>,
+    /// With how often the lane had been cleared when they were sent.
+    in_flight: HashMap<Id, (u64, Vec<Due>)>,
+    /// How often it has been.
+    clears: u64,
     /// The endpoint is disabled: nothing is tried, and what waits is left to the store.
     paused: bool,
     /// The try that the receiver answered with 410, until the store has disabled the endpoint for it.
@@ -235,13 +250,14 @@ impl Work {
             self.circuit.began();
             let (poster, now) = (Arc::clone(&poster), (self.lane.clock)());
             let task = if poster.batch() > 1 {
-                let Message { id, body } = batch::message(Ulid::generate(), &dues, now);
+                let Message { id, body } =
+                    batch::message(Ulid::generate(), dues.iter().map(|due| (due.event, &*due.body)), now);
                 self.attempts.spawn(async move { poster.post(&id, &body, now).await })
             } else {
                 let (event, body) = (first.event, Arc::clone(&first.body));
                 self.attempts.spawn(async move { poster.post(&event.to_string(), &body, now).await })
             };
-            self.in_flight.insert(task.id(), dues);
+            self.in_flight.insert(task.id(), (self.clears, dues));
         }
     }
 
@@ -282,7 +298,7 @@ impl Work {
             Ok(ended) => ended,
             Err(error) => (error.id(), AttemptError::Aborted.into()),
         };
-        let Some(dues) = self.in_flight.remove(&task) else { return };
+        let Some((clears, dues)) = self.in_flight.remove(&task) else { return };
         match &outcome {
             Outcome::Delivered(_) => self.circuit.success(),
             Outcome::Failed { error, .. } if error.is_of_the_event() => {
@@ -291,7 +307,7 @@ impl Work {
                     // Which of them it was is not said.
                     tracing::debug!(application = self.lane.application, %error, "a batch is refused and sent one by one");
                     self.queue.part(dues);
-                    if self.paused {
+                    if self.paused || clears != self.clears {
                         self.queue.clear();
                     }
                     return;

@@ -24,7 +24,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 use super::settings::Endpoint;
-use super::signature::parse_secret;
+use super::signing_key::SigningKey;
 use crate::outbox::delivery::EndpointId;
 use crate::outbox::event::EventType;
 
@@ -175,7 +175,7 @@ pub(super) fn endpoint(url: &str, allow_private: bool) -> Endpoint {
         id: EndpointId(url.into()),
         application: "demo".to_owned(),
         url: url.parse().unwrap(),
-        secrets: vec![parse_secret(SECRET).unwrap()],
+        secrets: vec![SigningKey::parse(SECRET).unwrap()],
         events: EventType::ALL.to_vec(),
         allow_private,
         batch: 1,

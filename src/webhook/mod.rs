@@ -13,6 +13,8 @@ mod queue;
 pub mod receiver;
 pub mod settings;
 pub mod signature;
+pub mod signing_key;
+pub mod test_send;
 pub mod worker;
 
 #[cfg(test)]

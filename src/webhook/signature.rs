@@ -1,6 +1,6 @@
-//! Signatures of Standard Webhooks 1.0: HMAC-SHA256 of `id.timestamp.body`.
+//! Signatures of Standard Webhooks 1.0 with a shared secret: HMAC-SHA256 of `id.timestamp.body`.
 //!
-//! Owns the form of secrets and signatures, for the sender and for those who check. Does not choose which secrets are
+//! Owns the form of these secrets and signatures, for the sender and for those who check. Does not choose which secrets are
 //! in force. Invariant: a comparison takes the same time wherever two signatures differ.
 
 use std::fmt;
@@ -39,11 +39,16 @@ const MOST_SIGNATURES: usize = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SecretError {
     /// It begins with something else.
-    #[error("does not begin with \"{SECRET_PREFIX}\"")]
+    #[error("does not begin with \"{SECRET_PREFIX}\", nor with \"whsk_\" as an Ed25519 key does")]
     NoPrefix,
     /// What stands behind the prefix is not standard base64 with padding.
     #[error("is not base64 behind \"{SECRET_PREFIX}\"")]
     NotBase64,
+    /// It begins as a key for Ed25519 does, and its bytes are none.
+    #[error(
+        "holds {0} bytes that are no Ed25519 key; behind \"whsk_\" stands the base64 of a seed of 32 bytes, or of the seed and its public key"
+    )]
+    Ed25519(usize),
     /// Too few or too many bytes.
     #[error("holds {0} bytes, not {min} to {max}", min = SECRET_BYTES.start(), max = SECRET_BYTES.end())]
     Length(usize),
@@ -145,7 +150,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName, shown: &'static str) -> R
     headers.get(name).and_then(|value| value.to_str().ok()).ok_or(VerifyError::Header(shown))
 }
 
-fn mac(secret: &SecretSlice<u8>, id: &str, timestamp: u64, body: &[u8]) -> [u8; 32] {
+pub(super) fn mac(secret: &SecretSlice<u8>, id: &str, timestamp: u64, body: &[u8]) -> [u8; 32] {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose_secret()).expect("HMAC takes a key of any length");
     fmt::Write::write_fmt(&mut Feed(&mut mac), format_args!("{id}.{timestamp}.")).expect("a hash takes any text");
     mac.update(body);

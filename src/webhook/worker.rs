@@ -68,6 +68,7 @@ impl Worker {
     /// delivered is due in the store.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let Self { store, mut endpoints, mut fresh, metrics, clock, grace } = self;
+        let mut erasures = store.erasures();
         let mut lanes = Lanes {
             store,
             metrics,
@@ -76,6 +77,7 @@ impl Worker {
             running: HashMap::new(),
             tasks: JoinSet::new(),
             helpers: JoinSet::new(),
+            clear: watch::channel(0).0,
             told: false,
         };
         lanes.follow(&Arc::clone(&endpoints.borrow_and_update()));
@@ -89,6 +91,11 @@ impl Worker {
                     // Nobody is left to change them.
                     Err(_) => fixed = true,
                 },
+                Ok(()) = erasures.changed() => {
+                    // All of it is in the store, as it may be told now.
+                    while fresh.try_recv().is_ok() {}
+                    lanes.clear.send_modify(|count| *count += 1);
+                }
                 Some(ended) = lanes.tasks.join_next(), if !lanes.tasks.is_empty() => tell_end(ended),
                 Some(ended) = lanes.helpers.join_next(), if !lanes.helpers.is_empty() => tell_end(ended),
                 Some(due) = fresh.recv() => lanes.hand_over(due),
@@ -108,6 +115,8 @@ struct Lanes {
     tasks: JoinSet<()>,
     /// The ways between lanes and store; they end with their lane.
     helpers: JoinSet<()>,
+    /// Has every lane let go of what it holds, behind what was handed over to it before.
+    clear: watch::Sender<u64>,
     /// A delivery without a lane was told of.
     told: bool,
 }
@@ -159,6 +168,7 @@ impl Lanes {
             endpoint: endpoint.id.clone(),
             poster,
             disabled: self.store.disabled(),
+            clear: self.clear.subscribe(),
             counters: Counters::new(&self.metrics, &endpoint.application),
             clock: self.clock,
             fresh: handed_over,
@@ -259,6 +269,7 @@ mod tests {
 
     use super::super::local_server::{LocalServer, Reply, SECRET, endpoint, within};
     use super::super::signature::{parse_secret, verify};
+    use super::super::signing_key::SigningKey;
     use super::*;
     use crate::outbox::delivery::Subscriptions;
     use crate::outbox::event::{EventId, EventType};
@@ -332,7 +343,7 @@ mod tests {
     async fn a_changed_secret_signs_the_next_attempt() {
         let mut server = LocalServer::start(Reply::status(204)).await;
         let old = endpoint(&server.url(), true);
-        let new = Endpoint { secrets: vec![SecretSlice::from(vec![7; 32])], ..old.clone() };
+        let new = Endpoint { secrets: vec![SigningKey::Hmac(SecretSlice::from(vec![7; 32]))], ..old.clone() };
         let node = Node::start("rotating", &[old]);
         let keys = [parse_secret(SECRET).unwrap(), SecretSlice::from(vec![7; 32])];
         for (id, key) in (1..).zip(&keys) {
@@ -400,7 +411,10 @@ mod tests {
     fn store(name: &str, metrics: Metrics) -> (Store, mpsc::Receiver<Due>, PathBuf) {
         let folder = std::env::temp_dir().join(format!("ringproof-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        let settings = Settings { path: folder.join("ringproof.db"), retention: Duration::from_hours(24) };
+        let settings = Settings {
+            path: folder.join("ringproof.db"),
+            retention: crate::store::Retention::of_all(Duration::from_hours(24)),
+        };
         let (ready, fresh) = mpsc::channel(1);
         let health = Arc::new(Health::default());
         let store = Store::open(&settings, Subscriptions::default(), metrics, health, ready).unwrap();

@@ -206,6 +206,41 @@ async fn gone_holds_everything_until_the_store_has_said_what_follows() {
 }
 
 #[tokio::test]
+async fn what_is_held_is_let_go_and_read_anew_once_data_was_erased() {
+    let server = LocalServer::start(Reply::Hang).await;
+    let mut lane = Running::start(&server.url());
+    // A question is open, whose answer was read before.
+    within(lane.questions.recv()).await.unwrap();
+    for id in 0..200 {
+        lane.fresh.send(due(id, 0)).await.unwrap();
+    }
+    within(async {
+        while server.waiting() < IN_FLIGHT {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    lane.clear.send_replace(1);
+    within(async {
+        while lane.fresh.capacity() < lane.fresh.max_capacity() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let outdated = Due { body: "{\"phone\":1}".into(), ..due(300, 0) };
+    lane.answers.send(vec![outdated]).await.unwrap();
+    within(lane.questions.recv()).await.unwrap();
+    server.reply(Reply::status(204));
+    lane.answers.send(vec![Due { body: "{\"erased\":true}".into(), ..due(300, 0) }]).await.unwrap();
+    let mut others = Vec::new();
+    while others.is_empty() {
+        let settled = within(lane.settled.recv()).await.unwrap();
+        others.extend(Some(settled.id.0).filter(|id| *id >= i64::try_from(IN_FLIGHT).unwrap()));
+    }
+    assert_eq!(others, [300], "nothing of what waited was sent");
+}
+
+#[tokio::test]
 async fn further_events_gather_while_batches_are_under_way() {
     let mut server = LocalServer::start(Reply::Hang).await;
     let lane = Running::with(Endpoint { batch: 50, ..endpoint(&server.url(), true) });
@@ -346,6 +381,7 @@ struct Running {
     stored: mpsc::Sender<(DeliveryId, u32)>,
     poster: watch::Sender<Arc<Poster>>,
     disabled: watch::Sender<DisabledEndpoints>,
+    clear: watch::Sender<u64>,
     metrics: Metrics,
     stop: watch::Sender<Option<Duration>>,
     task: JoinHandle<()>,
@@ -365,12 +401,14 @@ impl Running {
         let (stop, stopping) = watch::channel(None);
         let (set_poster, poster) = watch::channel(poster(&endpoint));
         let (disable, disabled) = watch::channel(DisabledEndpoints::default());
+        let (clear, cleared) = watch::channel(0);
         let metrics = Metrics::new();
         let lane = Lane {
             application: "demo".to_owned(),
             endpoint: endpoint.id,
             poster,
             disabled,
+            clear: cleared,
             counters: Counters::new(&metrics, "demo"),
             clock: now,
             fresh: handed_over,
@@ -381,7 +419,7 @@ impl Running {
         };
         let task = tokio::spawn(lane.run(stopping));
         let (poster, disabled) = (set_poster, disable);
-        Self { fresh, questions, answers, settled, stored, poster, disabled, metrics, stop, task }
+        Self { fresh, questions, answers, settled, stored, poster, disabled, clear, metrics, stop, task }
     }
 }
 
