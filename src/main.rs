@@ -1,5 +1,8 @@
 //! The `ringproof` program: arguments, configuration file, exit code.
 
+#[path = "main/records.rs"]
+mod records;
+
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,6 +18,8 @@ use ringproof::load::target::Target;
 use ringproof::load::verify::Clocks as LoadClocks;
 use ringproof::sip::flow::Transport;
 use ringproof::telemetry::log;
+use ringproof::webhook::signature::new_secret;
+use ringproof::webhook::signing_key::SigningKey;
 use secrecy::ExposeSecret;
 use tokio::runtime::Runtime;
 
@@ -48,6 +53,19 @@ enum Command {
     Load(Box<Load>),
     /// Tell what would become of a SIP message on disk: its answer, and step by step how a call is judged. Sends nothing.
     Explain(Explain),
+    /// Receipts of verifications that have ended.
+    Receipt {
+        #[command(subcommand)]
+        command: records::Receipt,
+    },
+    /// The audit log.
+    Audit {
+        #[command(subcommand)]
+        command: records::Audit,
+    },
+    Erase(records::Erase),
+    Backup(records::Backup),
+    Restore(records::Restore),
     /// The numbers that people call.
     Numbers {
         #[command(subcommand)]
@@ -58,7 +76,7 @@ enum Command {
         #[command(subcommand)]
         command: TrunkCommand,
     },
-    /// API keys.
+    /// Keys: of the API, of webhooks, and the one that signs receipts.
     Key {
         #[command(subcommand)]
         command: KeyCommand,
@@ -74,7 +92,15 @@ struct ConfigFile {
 
 #[derive(Subcommand)]
 enum KeyCommand {
-    /// Mint a key: print it once, and its hash for config.toml.
+    /// Mint a secret for a webhook endpoint: print it once, for `secrets` in config.toml.
+    Webhook {
+        /// An Ed25519 key, of which the receiver needs the public part alone.
+        #[arg(long)]
+        ed25519: bool,
+    },
+    /// Have a new key sign receipts and the audit log. What former keys signed stays valid.
+    Rotate(ConfigFile),
+    /// Mint an API key: print it once, and its hash for config.toml.
     New {
         /// For a live application; without it for a sandbox.
         #[arg(long)]
@@ -165,6 +191,13 @@ fn main() -> ExitCode {
         }
         Command::Trunk { command: TrunkCommand::Learn { capture } } => learn(&capture),
         Command::Key { command: KeyCommand::New { live, app } } => new_key(live, app.as_deref()),
+        Command::Key { command: KeyCommand::Webhook { ed25519 } } => new_webhook_secret(ed25519),
+        Command::Key { command: KeyCommand::Rotate(file) } => records::rotate(&file),
+        Command::Receipt { command } => command.run(),
+        Command::Audit { command } => command.run(),
+        Command::Erase(erase) => erase.run(),
+        Command::Backup(backup) => backup.run(),
+        Command::Restore(restore) => restore.run(),
     }
 }
 
@@ -228,6 +261,25 @@ fn new_key(live: bool, application: Option<&str>) -> ExitCode {
                 application.unwrap_or("")
             );
             println!("keys = [\"sha256:{}\"]", key::hex(&hash));
+            ExitCode::SUCCESS
+        }
+        Err(error) => failed(&format!("no random numbers: {error}")),
+    }
+}
+
+fn new_webhook_secret(ed25519: bool) -> ExitCode {
+    let made = if ed25519 {
+        SigningKey::new_ed25519().map(|(private, public)| {
+            format!("{private}\n\nIt is not shown again. It belongs into `secrets` of the endpoint in config.toml; the receiver checks with\n{public}\n")
+        })
+    } else {
+        new_secret().map(|secret| {
+            format!("{secret}\n\nIt is not shown again. It belongs into `secrets` of the endpoint in config.toml, and to the receiver.\n")
+        })
+    };
+    match made {
+        Ok(text) => {
+            say(&text);
             ExitCode::SUCCESS
         }
         Err(error) => failed(&format!("no random numbers: {error}")),

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::SystemTime;
 
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request};
 use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue};
 use subtle::{Choice, ConstantTimeEq};
@@ -57,7 +57,10 @@ pub(super) fn authenticate(shared: &Shared, request: &Request) -> Result<Caller,
     let headers = request.headers();
     let from = request.extensions().get::<Remote>();
     let from = from.and_then(|remote| remote::client(*remote, headers, &access.trusted_proxies));
-    identify(&access, headers, from, (shared.clock.utc)())
+    let caller = identify(&access, headers, from, (shared.clock.utc)())?;
+    let path = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str);
+    shared.verify.note_key_use(&caller.name, &caller.key, request.method().as_str(), path);
+    Ok(caller)
 }
 
 fn identify(access: &Access, headers: &HeaderMap, from: Option<IpAddr>, now: SystemTime) -> Result<Caller, Problem> {

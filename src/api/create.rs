@@ -66,6 +66,7 @@ pub(super) fn parse_create(body: &[u8], live: bool) -> Result<NewVerification, B
             client_ip,
             client_device_id,
             replaces,
+            api_key: None,
         }),
         _ => Err(BodyFault::Invalid(faults.into_vec())),
     }
@@ -80,6 +81,15 @@ pub(super) fn parse_empty(body: &[u8]) -> Result<(), BodyFault> {
     let mut faults = Faults::default();
     fields.finish("", &mut faults);
     if faults.is_empty() { Ok(()) } else { Err(BodyFault::Invalid(faults.into_vec())) }
+}
+
+/// Reads the body of an erasure: a phone, as a create names it.
+pub(super) fn parse_erasure(body: &[u8], live: bool) -> Result<E164, BodyFault> {
+    let mut fields = Fields::new(json::object(body).map_err(BodyFault::Malformed)?, "");
+    let mut faults = Faults::default();
+    let phone = phone(&mut fields, live, &mut faults);
+    fields.finish("phone, country", &mut faults);
+    phone.filter(|_| faults.is_empty()).ok_or_else(|| BodyFault::Invalid(faults.into_vec()))
 }
 
 fn phone(fields: &mut Fields, live: bool, faults: &mut Faults) -> Option<E164> {

@@ -99,7 +99,7 @@ pub(super) async fn replay(State(shared): State<Arc<Shared>>, request: Request) 
         body::require_json(&parts.headers)?;
     }
     parse_empty(&body)?;
-    let row = shared.verify.replay(caller.application, id).await?;
+    let row = shared.verify.replay(caller.application, id, &caller.key).await?;
     Ok(json(StatusCode::ACCEPTED, Shown(&row).to_json()))
 }
 

@@ -24,14 +24,12 @@ const fn open(method: &'static str, path: &'static str) -> Endpoint {
     Endpoint { method, path, needs_key: false }
 }
 
-const LATER: [Endpoint; 7] = [
+const LATER: [Endpoint; 5] = [
     keyed("POST", "/v1/verifications/{id}/check"),
     keyed("POST", "/v1/verifications/{id}/next"),
-    keyed("GET", "/v1/verifications/{id}/receipt"),
     open("POST", "/v1/client/check"),
     open("GET", "/openapi.json"),
     open("GET", "/docs"),
-    open("GET", "/.well-known/jwks.json"),
 ];
 
 /// Adds the refusals beside the endpoints that there are.

@@ -26,8 +26,10 @@ mod phone;
 mod prefer;
 mod problem;
 mod query;
+mod records;
 mod remote;
 pub mod scope;
+pub mod send_test;
 pub mod server;
 pub mod settings;
 pub mod test_calls;
@@ -53,6 +55,7 @@ use crate::verify::Verify;
 use crate::verify::settings::ApplicationId;
 use problem::{Code, Problem};
 use scope::Scopes;
+use send_test::SendTest;
 use test_calls::{PlaceCall, TestCalls};
 
 /// The keys in force and the applications they belong to.
@@ -122,6 +125,7 @@ struct Shared {
     bodies: body::Bodies,
     body_deadline: Duration,
     test_calls: TestCalls,
+    tests: send_test::Tests,
     tokens: client::Tokens,
     streams: Arc<client::Streams>,
     /// Turns true when what waits is to be answered at once.
@@ -139,7 +143,7 @@ impl Shared {
         access: Arc<ArcSwap<Access>>,
         metrics: Metrics,
         clock: Clock,
-        place_call: PlaceCall,
+        (place_call, send_test): (PlaceCall, SendTest),
         client_key: [u8; 32],
         stop: watch::Receiver<bool>,
     ) -> Self {
@@ -150,6 +154,7 @@ impl Shared {
             bodies: body::Bodies::new(),
             body_deadline: body::DEADLINE,
             test_calls: TestCalls::new(place_call),
+            tests: send_test::Tests::new(send_test),
             tokens: client::Tokens::new(client_key),
             streams: Arc::new(client::Streams::new(metrics.client_streams.clone())),
             stop,
@@ -158,7 +163,8 @@ impl Shared {
     }
 }
 
-/// The API as a service for [`server::serve`]. `access` may be replaced while it runs; `place_call` places test calls;
+/// The API as a service for [`server::serve`]. `access` may be replaced while it runs; `edge` places test calls and sends
+/// tests to endpoints;
 /// `client_key` seals client tokens. When `stop` turns true, long polls are answered and streams end; give it the one
 /// of [`server::serve`].
 pub fn router(
@@ -166,11 +172,11 @@ pub fn router(
     access: Arc<ArcSwap<Access>>,
     metrics: Metrics,
     clock: Clock,
-    place_call: PlaceCall,
+    edge: (PlaceCall, SendTest),
     client_key: [u8; 32],
     stop: watch::Receiver<bool>,
 ) -> Router {
-    routes(Arc::new(Shared::new(verify, access, metrics, clock, place_call, client_key, stop)))
+    routes(Arc::new(Shared::new(verify, access, metrics, clock, edge, client_key, stop)))
 }
 
 fn routes(shared: Arc<Shared>) -> Router {
@@ -187,6 +193,11 @@ fn routes(shared: Arc<Shared>) -> Router {
         .route(deliveries::REPLAY, post(deliveries::replay))
         .route(endpoints::ALL, get(endpoints::list))
         .route(endpoints::ENABLE, post(endpoints::enable))
+        .route(endpoints::REPLAY, post(endpoints::replay))
+        .route(endpoints::TEST, post(endpoints::test))
+        .route(records::RECEIPT, get(records::receipt))
+        .route(records::JWKS, get(records::jwks))
+        .route(records::ERASURES, post(records::erase))
         .route(client::EVENTS, get(client::follow).options(client::preflight));
     later::add_routes(router)
         .fallback(async |uri: Uri| {

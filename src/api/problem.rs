@@ -43,10 +43,12 @@ pub(super) enum Code {
     MethodNotAllowed,
     NotFound,
     NotInThisVersion,
+    NotRecorded,
     NumberPoolExhausted,
     OriginNotAllowed,
     PendingFull,
     PhoneBusy,
+    PhoneGone,
     RateLimited,
     SandboxOnly,
     StoreUnavailable,
@@ -55,6 +57,7 @@ pub(super) enum Code {
     Unauthorized,
     UnsupportedMediaType,
     VerificationEnded,
+    VerificationPending,
 }
 
 impl Code {
@@ -100,6 +103,7 @@ impl Code {
             Self::MethodNotAllowed => ("method_not_allowed", S::METHOD_NOT_ALLOWED, "Wrong method for this path"),
             Self::NotFound => ("not_found", S::NOT_FOUND, "Nothing is here"),
             Self::NotInThisVersion => ("not_in_this_version", S::NOT_IMPLEMENTED, "Not in this version"),
+            Self::NotRecorded => ("not_recorded", S::NOT_FOUND, "No outcome is recorded"),
             Self::NumberPoolExhausted => {
                 ("number_pool_exhausted", S::SERVICE_UNAVAILABLE, "The application has no number to call")
             }
@@ -108,6 +112,7 @@ impl Code {
                 ("pending_full", S::SERVICE_UNAVAILABLE, "This node holds as many pending verifications as it may")
             }
             Self::PhoneBusy => ("phone-busy", S::TOO_MANY_REQUESTS, "No number is free for this phone"),
+            Self::PhoneGone => ("phone_gone", S::GONE, "The phone is not kept any more"),
             Self::RateLimited => ("rate_limited", S::TOO_MANY_REQUESTS, "A rate limit is used up"),
             Self::SandboxOnly => ("sandbox_only", S::FORBIDDEN, "Only a sandbox application may do this"),
             Self::StoreUnavailable => ("store_unavailable", S::SERVICE_UNAVAILABLE, "The store cannot take this now"),
@@ -122,6 +127,7 @@ impl Code {
                 ("unsupported_media_type", S::UNSUPPORTED_MEDIA_TYPE, "The body must be JSON in UTF-8")
             }
             Self::VerificationEnded => ("verification_ended", S::CONFLICT, "The verification has ended"),
+            Self::VerificationPending => ("verification_pending", S::CONFLICT, "The verification has not ended"),
         }
     }
 }

@@ -58,6 +58,16 @@ impl Parameters {
         })
     }
 
+    /// A yes or a no.
+    pub(super) fn flag(&mut self, name: &str) -> Option<bool> {
+        let accepted = format!("write {name}=true or {name}=false");
+        self.take(name, &accepted, |text| match text {
+            "true" => Some(true),
+            "false" => Some(false),
+            _ => None,
+        })
+    }
+
     /// How many entries a page is to have.
     pub(super) fn limit(&mut self) -> u32 {
         let accepted = format!("write a whole number from 1 to {MAX_LIMIT}, for example limit={DEFAULT_LIMIT}");

@@ -369,13 +369,19 @@ fn bounds() -> Bounds {
 /// No test here reaches it: an application without numbers over an empty store.
 fn untouched() -> Arc<Verify> {
     let folder = tempfile::tempdir().unwrap();
-    let settings = crate::store::Settings { path: folder.path().join("test.db"), retention: Duration::from_hours(1) };
+    let settings = crate::store::Settings {
+        path: folder.path().join("test.db"),
+        retention: crate::store::Retention::of_all(Duration::from_hours(1)),
+    };
     let (ready, _) = tokio::sync::mpsc::channel(1);
     let (metrics, health) = (Metrics::new(), Arc::default());
     let store = Store::open(&settings, Subscriptions::default(), metrics.clone(), Arc::clone(&health), ready).unwrap();
     let clock = Clock { boot: BootTime::default, utc: || SystemTime::UNIX_EPOCH };
     let recent = Arc::new(RecentCalls::new(1024));
-    Arc::new(Verify::new(crate::verify::settings::Settings::default(), [0; 16], clock, store, recent, metrics, health))
+    let keys = crate::receipt::keys::Keys::from_seed(&[1; 32]);
+    let signing = crate::verify::records::Signing { keys, issuer: "edge-1".into() };
+    let settings = crate::verify::settings::Settings::default();
+    Arc::new(Verify::new(settings, [0; 16], clock, store, recent, signing, metrics, health))
 }
 
 #[allow(clippy::disallowed_methods, reason = "the clock of the log line")]
@@ -397,7 +403,8 @@ impl Node {
         let access = Arc::new(ArcSwap::from_pointee(access));
         let nowhere: PlaceCall = Box::new(|_| Box::pin(async { None }));
         let (_, stop) = watch::channel(false);
-        let mut shared = Shared::new(untouched(), access, metrics.clone(), CLOCK, nowhere, [7; 32], stop);
+        let nobody: SendTest = Box::new(|_| Box::pin(async { None }));
+        let mut shared = Shared::new(untouched(), access, metrics.clone(), CLOCK, (nowhere, nobody), [7; 32], stop);
         shared.body_deadline = Duration::from_millis(300);
         Self::serving(routes(Arc::new(shared)), metrics, bounds).await
     }

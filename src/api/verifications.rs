@@ -17,7 +17,7 @@ use super::scope::Scope;
 use super::{Shared, body, idempotency, limits, long_poll, prefer};
 use crate::matcher::client_access::ClientAccess;
 use crate::matcher::verification::VerificationId;
-use crate::verify::request::Answer;
+use crate::verify::request::{Answer, NewVerification};
 
 /// `POST` creates, `GET` lists.
 pub(super) const ALL: &str = "/v1/verifications";
@@ -43,7 +43,7 @@ async fn begin(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Resul
     body::require_json(&parts.headers)?;
     let body = body::read(shared, caller.application, body).await?;
     let idempotency = idempotency::read(&parts.headers, caller, &parts.method, parts.uri.path(), &body)?;
-    let wish = parse_create(&body, caller.live)?;
+    let wish = NewVerification { api_key: Some(caller.key.clone()), ..parse_create(&body, caller.live)? };
     let (shared, application) = (Arc::clone(shared), caller.application);
     let change =
         async move { shared.verify.create(application, wish, idempotency, |id| client_access(&shared, id)).await };

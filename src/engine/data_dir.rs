@@ -8,6 +8,14 @@ use std::path::{Path, PathBuf};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use crate::receipt::keys::{Keys as SigningKeys, KeysError, PublicKeys, SEED};
+
+/// The database.
+pub const DATABASE: &str = "ringproof.db";
+
+/// The keys that sign receipts and the audit log.
+pub(super) const SIGNING: &str = "signing.json";
+
 /// Bytes of the node's secret.
 const SECRET: usize = 32;
 
@@ -38,6 +46,14 @@ pub enum DataDirError {
     /// The secret is not what this program wrote.
     #[error("{} does not hold {SECRET} bytes; restore it from a backup, or remove it if no verification is pending", .0.display())]
     Secret(PathBuf),
+    /// The keys are not what this program wrote.
+    #[error("{}: {source}; restore it from a backup", path.display())]
+    Signing {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: KeysError,
+    },
     /// The system has no random numbers.
     #[error("no random numbers: {0}")]
     Random(#[from] getrandom::Error),
@@ -71,6 +87,20 @@ impl DataDir {
         }
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The keys that sign receipts and the audit log. The first is made at the first start.
+    ///
+    /// # Errors
+    /// `DataDirError::File`, `Signing` and `Random`.
+    pub fn signing_keys(&self) -> Result<SigningKeys, DataDirError> {
+        signing_keys(&self.path)
+    }
+
     /// A file in it.
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
@@ -101,6 +131,50 @@ impl DataDir {
             _ => Err(DataDirError::Secret(path)),
         }
     }
+}
+
+/// The keys in the data directory at `path`, where a node may be working; the first is made where there is none.
+///
+/// # Errors
+/// As [`DataDir::signing_keys`].
+pub fn signing_keys(path: &Path) -> Result<SigningKeys, DataDirError> {
+    match read_signing_keys(path) {
+        Err(DataDirError::File { path, source }) if source.kind() == io::ErrorKind::NotFound => {
+            let text = write_key(&path, &PublicKeys::default())?;
+            SigningKeys::parse(&text).map_err(|source| DataDirError::Signing { path, source })
+        }
+        read => read,
+    }
+}
+
+/// As [`signing_keys`], of a directory that has them.
+///
+/// # Errors
+/// `DataDirError::File` and `Signing`.
+pub fn read_signing_keys(path: &Path) -> Result<SigningKeys, DataDirError> {
+    let file = path.join(SIGNING);
+    let text = std::fs::read_to_string(&file).map_err(|source| fault(&file, source))?;
+    SigningKeys::parse(&text).map_err(|source| DataDirError::Signing { path: file, source })
+}
+
+/// Puts another key behind those of a data directory, where a node may be working. Gives its name.
+///
+/// # Errors
+/// As [`DataDir::signing_keys`].
+pub fn rotate_signing_keys(path: &Path) -> Result<String, DataDirError> {
+    let before = signing_keys(path)?;
+    let file = path.join(SIGNING);
+    let text = write_key(&file, before.public())?;
+    let keys = SigningKeys::parse(&text).map_err(|source| DataDirError::Signing { path: file, source })?;
+    Ok(keys.kid().to_owned())
+}
+
+fn write_key(file: &Path, former: &PublicKeys) -> Result<String, DataDirError> {
+    let mut seed = [0; SEED];
+    getrandom::fill(&mut seed)?;
+    let text = SigningKeys::file_with(former, &seed);
+    write_private(file, text.as_bytes()).map_err(|source| fault(file, source))?;
+    Ok(text)
 }
 
 /// A key of its own for one use: it tells nothing of the secret, nor of the key for another use.

@@ -4,15 +4,19 @@
 //! says is the trunk's setting. Invariant: no INVITE is read before what was pending is back, and nothing that was
 //! accepted is dropped at a stop.
 
+mod audit_log;
+pub mod backup;
 mod caps;
 pub mod ceilings;
 pub mod clock;
 mod confirm;
-mod data_dir;
+pub mod control;
+pub mod data_dir;
 mod examined;
 pub mod explain;
 mod gauges;
 mod listening;
+pub mod operator;
 mod peers;
 mod reload;
 mod routes;

@@ -14,14 +14,14 @@ use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tokio::task::{JoinError, spawn_blocking};
 
-use super::clock;
-use super::data_dir::DataDir;
+use super::data_dir::{DataDir, DataDirError};
 use super::listening::{PeerFilters, Told, say};
 use super::peers::Peers;
 use super::sandbox::{self, Receivers, Sandbox, SandboxError};
 use super::serve::access;
 use super::sip_answer::SipShared;
 use super::webhooks::Webhooks;
+use super::{audit_log, clock, operator};
 use crate::admin;
 use crate::api::Access;
 use crate::api::tls::Tls;
@@ -30,6 +30,7 @@ use crate::outbox::delivery::EndpointId;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 use crate::verify::earlier::TooManyChanges;
+use crate::verify::records::{Kind, Signing};
 use crate::verify::{NextSettings, Verify};
 
 /// What a reload replaces, and what it reads against.
@@ -62,6 +63,7 @@ struct Next {
     configuration: Configuration,
     settings: NextSettings,
     sandbox: Sandbox,
+    signing: Signing,
 }
 
 /// Why the file is not put in force. The operator must act; the node goes on as it was.
@@ -73,6 +75,9 @@ enum Refusal {
     /// Too much has changed lately.
     #[error(transparent)]
     Changes(#[from] TooManyChanges),
+    /// The keys that sign cannot be read.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
     /// What its sandbox applications lack cannot be made.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
@@ -93,7 +98,12 @@ impl Reload {
         let result = self.prepare().await;
         let is_in_force = match result {
             Ok(next) => {
-                self.put_in_force(next);
+                let rotated = self.put_in_force(next);
+                audit_log::loaded(&self.verify, &self.file, &self.running);
+                if rotated {
+                    let data = serde_json::json!({"signing_key": self.verify.signing_key()});
+                    self.verify.audit_later(Kind::SigningKeyRotated, &data);
+                }
                 true
             }
             Err(refusal) => {
@@ -101,6 +111,7 @@ impl Reload {
                     tracing::error!("{fault}");
                 }
                 tracing::error!(file = %self.file.display(), "reload refused: the configuration in force stays");
+                audit_log::refused(&self.verify, &self.file, refusal.to_string().lines().count());
                 false
             }
         };
@@ -119,7 +130,8 @@ impl Reload {
             // Last, for a key that is made is to be shown.
             let complete = sandbox::complete(&mut configuration, &data_dir, &receivers);
             let sandbox = Handle::current().block_on(complete)?;
-            Ok(Next { configuration, settings, sandbox })
+            let signing = operator::signing(&data_dir, &configuration)?;
+            Ok(Next { configuration, settings, sandbox, signing })
         });
         reading.await?
     }
@@ -127,8 +139,9 @@ impl Reload {
     /// Settings first: routes and keys name trunks and applications by places that only the new settings have, and a
     /// call that came by the old routes finds its number in them as well, since what was taken away is remembered.
     /// Endpoints before keys: the first event of a new application finds them.
-    fn put_in_force(&mut self, next: Next) {
-        let Next { mut configuration, settings, mut sandbox } = next;
+    /// Whether another key signs from now on.
+    fn put_in_force(&mut self, next: Next) -> bool {
+        let Next { mut configuration, settings, mut sandbox, signing } = next;
         self.verify.replace_settings(settings);
         self.shared.replace_routes(configuration.trunks.clone(), Peers::new(&configuration.peers), &self.metrics);
         self.filters.admit(&configuration.peers);
@@ -141,6 +154,7 @@ impl Reload {
         }
         self.admin_token.replace(configuration.admin_token.as_ref());
         self.store.set_retention(configuration.retention);
+        let rotated = self.verify.replace_signing(signing);
 
         for warning in config::warnings(&configuration, clock::utc()) {
             tracing::warn!("{warning}");
@@ -152,6 +166,7 @@ impl Reload {
             say(&welcome);
         }
         self.running = Arc::new(configuration);
+        rotated
     }
 }
 

@@ -18,6 +18,7 @@ use crate::verify::settings::ApplicationId;
 use crate::webhook::receiver::Receiver;
 use crate::webhook::settings::Endpoint;
 use crate::webhook::signature::{new_secret, parse_secret};
+use crate::webhook::signing_key::SigningKey;
 
 /// The file that holds what was made, so that it outlives a restart.
 const FILE: &str = "sandbox.json";
@@ -159,7 +160,7 @@ pub async fn complete(
                 id: EndpointId::built_in(&application.name),
                 application: application.name.clone(),
                 url: url.parse().map_err(|_| SandboxError::Broken(url))?,
-                secrets: vec![secret()?],
+                secrets: vec![SigningKey::Hmac(secret()?)],
                 events: EventType::ALL.to_vec(),
                 allow_private: true,
                 batch: 1,

@@ -16,9 +16,10 @@ use tokio::time::timeout;
 
 use super::ceilings;
 use super::clock::{self, CLOCK};
-use super::data_dir::{DataDir, DataDirError};
+use super::data_dir::{DATABASE, DataDir, DataDirError};
 use super::gauges;
 use super::listening::{SipSockets, Told, say};
+use super::operator;
 use super::peers::Peers;
 use super::reload::{self, Reload};
 use super::sandbox::{self, Receivers, SandboxError};
@@ -26,7 +27,7 @@ use super::signals::{Signals, Wish};
 use super::sip_answer::SipShared;
 use super::supervisor::Supervisor;
 use super::webhooks::{Webhooks, subscriptions};
-use super::{sip_listener, test_calls, threads, watchdog};
+use super::{audit_log, control, sip_listener, test_calls, threads, watchdog};
 use crate::admin;
 use crate::api::server::{Bounds, Counts};
 use crate::api::tls::Tls;
@@ -167,6 +168,7 @@ async fn until_stop(signals: &mut Signals, reload: &mut Reload, supervisor: &Sup
 struct Node {
     health: Arc<Health>,
     store: Store,
+    verify: Verify,
     requests: Part,
     calls: watch::Sender<bool>,
     workers: Vec<JoinHandle<()>>,
@@ -220,7 +222,7 @@ impl Node {
 
         let (metrics, health) = (Metrics::new(), Arc::new(Health::default()));
         let (ready, fresh) = mpsc::channel(READY_DELIVERIES);
-        let settings = store::Settings { path: data_dir.file("ringproof.db"), retention: configuration.retention };
+        let settings = store::Settings { path: data_dir.file(DATABASE), retention: configuration.retention };
         let store = Store::open(
             &settings,
             subscriptions(&configuration.webhooks),
@@ -235,6 +237,7 @@ impl Node {
             CLOCK,
             store.clone(),
             Arc::clone(&recent),
+            operator::signing(&data_dir, &configuration)?,
             metrics.clone(),
             Arc::clone(&health),
         );
@@ -252,6 +255,11 @@ impl Node {
         rest.spawn(|stop| async move { expiring.run_expiry(stop).await });
         let retiring = verify.clone();
         rest.spawn(|stop| async move { retiring.run_retirement(stop).await });
+        audit_log::begin(&verify, file, &configuration);
+        let audited = verify.clone();
+        rest.spawn(|stop| audit_log::keep(audited, stop));
+        let (controlled, controlling) = (Arc::clone(&data_dir), verify.clone());
+        rest.spawn(|stop| control::serve(controlled, controlling, stop));
         let watched = Arc::clone(&health);
         rest.spawn(|stop| watchdog::run(supervisor, watched, stop));
         let admin_token = Arc::new(admin::Token::new(configuration.admin_token.as_ref()));
@@ -290,7 +298,7 @@ impl Node {
             Arc::clone(&access),
             metrics.clone(),
             clock::REQUESTS,
-            test_calls::placing(Arc::clone(&shared)),
+            (test_calls::placing(Arc::clone(&shared)), webhooks.sending_tests()),
             keys.client,
             requests.stop.subscribe(),
         );
@@ -299,6 +307,7 @@ impl Node {
         health.set_started();
         reload::note_reading(&metrics, true);
         say(&format_args!("{told}ready\n{welcome}"));
+        let controlled_by = verify.clone();
         let reload = Reload {
             file: file.to_owned(),
             running: Arc::new(configuration),
@@ -316,7 +325,8 @@ impl Node {
             endpoints: subscribed,
             webhooks,
         };
-        let node = Self { health, store, requests, calls, workers, streams, rest, _data_dir: data_dir };
+        let node =
+            Self { health, store, verify: controlled_by, requests, calls, workers, streams, rest, _data_dir: data_dir };
         Ok((node, reload))
     }
 
@@ -326,6 +336,7 @@ impl Node {
         let _ = self.calls.send(true);
         tokio::join!(threads::join(self.workers), self.streams.join_all());
         self.rest.stop().await;
+        audit_log::end(&self.verify).await;
         let store = self.store;
         let closed = tokio::task::spawn_blocking(move || store.close()).await;
         tracing::info!(clean = closed.is_ok(), "stopped");

@@ -6,10 +6,13 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::clock;
+use crate::api::send_test::{SendTest, Tested};
 use crate::outbox::delivery::{Due, Subscription, Subscriptions};
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
+use crate::webhook::attempt::Tls;
 use crate::webhook::settings::Endpoint;
+use crate::webhook::test_send;
 use crate::webhook::worker::Worker;
 
 /// How long attempts in flight may take when the node stops.
@@ -28,6 +31,20 @@ impl Webhooks {
         let (endpoints, followed) = watch::channel(Arc::new(endpoints));
         let worker = Worker::new(store.clone(), followed, fresh, metrics, clock::utc, GRACE);
         (Self { store, endpoints }, worker)
+    }
+
+    /// How the API has tests sent to endpoints, whichever are in force then.
+    #[must_use]
+    pub fn sending_tests(&self) -> SendTest {
+        let (endpoints, tls) = (self.endpoints.subscribe(), Arc::new(Tls::native()));
+        Box::new(move |id| {
+            let (endpoints, tls) = (Arc::clone(&endpoints.borrow()), Arc::clone(&tls));
+            Box::pin(async move {
+                let endpoint = endpoints.iter().find(|endpoint| endpoint.id == id)?;
+                let sent = test_send::send(endpoint, &tls, clock::utc(), clock::instant).await;
+                Some(Tested { id: sent.id, status: sent.status, error: sent.error, took: sent.took })
+            })
+        })
     }
 
     /// Puts other endpoints in force, all of them. Events that are told from now on go to them; what waits for one that

@@ -20,6 +20,7 @@ use crate::matcher::boot_time::BootTime;
 use crate::matcher::client_access::ClientAccess;
 use crate::matcher::index::EndMet;
 use crate::matcher::pair::{PairKey, Pending};
+use crate::matcher::phone_key::PhoneKey;
 use crate::matcher::verification::{Status, Verification, VerificationId};
 use crate::outbox::event::EventId;
 use crate::store::{Create, End, StepError};
@@ -115,6 +116,8 @@ impl Verify {
             expires_at: now + ttl,
             ended_at: None,
             sequence: 0,
+            phone_key: Some(PhoneKey(rand::rng().random())),
+            api_key: wish.api_key,
         };
         let step = Create {
             idempotency: turn.as_ref().map(|turn| turn.record(&settings.name, 201)),

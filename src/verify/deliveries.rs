@@ -1,5 +1,7 @@
 //! Deliveries and endpoints as their application sees and steers them.
 
+use std::time::SystemTime;
+
 use tokio::sync::oneshot;
 
 use super::idempotency::unavailable;
@@ -10,7 +12,31 @@ pub use crate::outbox::delivery::{DeliveryId, DeliveryState, EndpointId};
 pub use crate::outbox::event::{EventId, EventType};
 pub use crate::outbox::notice::{EndpointName, EventName};
 pub use crate::store::{DeliveryFilter, DeliveryRow, EndpointRow, Page};
-use crate::store::{Replayed, StepError};
+use crate::store::{Enable, ReplayMany, Replayed, StepError};
+
+/// After so many deliveries a wish to replay a range is answered, with the place to go on.
+const REPLAYED: u64 = 10_000;
+
+/// The wish to have a range of deliveries sent again.
+#[derive(Debug, Clone)]
+pub struct ReplayWish {
+    /// Whose.
+    pub application: ApplicationId,
+    /// Public id of the endpoint.
+    pub endpoint: String,
+    /// In this state alone: delivered or exhausted.
+    pub state: Option<DeliveryState>,
+    /// Of events of this type alone.
+    pub kind: Option<EventType>,
+    /// Of events from this time on, UTC.
+    pub from: SystemTime,
+    /// And before this one; now, without it.
+    pub until: Option<SystemTime>,
+    /// Behind this delivery.
+    pub after: Option<DeliveryId>,
+    /// Id of the API key that asks.
+    pub key: String,
+}
 
 /// Why a delivery is not replayed.
 #[derive(Debug, thiserror::Error)]
@@ -53,16 +79,53 @@ impl Verify {
     }
 
     /// Has one sent again now, with the same id and body and a fresh plan of tries.
-    pub async fn replay(&self, application: ApplicationId, id: DeliveryId) -> Result<DeliveryRow, ReplayError> {
+    pub async fn replay(
+        &self,
+        application: ApplicationId,
+        id: DeliveryId,
+        key: &str,
+    ) -> Result<DeliveryRow, ReplayError> {
         let name = self.core.application_name(application);
         let (done, answer) = oneshot::channel();
-        self.core.store.replay(&name, id, (self.core.clock.utc)(), told(done));
+        self.core.store.replay((&name, id), key, (self.core.clock.utc)(), told(done));
         match answer.await {
             Ok(Ok(Replayed::Due(row))) => Ok(row),
             Ok(Ok(Replayed::Unknown)) => Err(ReplayError::NotFound),
             Ok(Ok(Replayed::Disabled(endpoint))) => Err(ReplayError::Disabled(endpoint)),
             Ok(Ok(Replayed::Removed(endpoint))) => Err(ReplayError::Removed(endpoint)),
             Ok(Err(_)) | Err(_) => Err(RequestError::Unavailable.into()),
+        }
+    }
+
+    /// Has an endpoint's deliveries of a range sent again, those that were delivered or given up: a piece of it. Gives
+    /// how many, and the last that was looked at where there is more.
+    pub async fn replay_many(&self, wish: ReplayWish) -> Result<(u64, Option<DeliveryId>), ReplayError> {
+        let row = self.endpoint(wish.application, &wish.endpoint).await?.ok_or(ReplayError::NotFound)?;
+        let now = (self.core.clock.utc)();
+        let mut step = ReplayMany {
+            application: self.core.application_name(wish.application),
+            endpoint: row.endpoint.clone(),
+            state: wish.state,
+            kind: wish.kind,
+            from: wish.from,
+            until: wish.until.unwrap_or(now).min(now),
+            after: wish.after,
+            key: wish.key,
+            at: now,
+        };
+        let mut count = 0;
+        loop {
+            let (done, answer) = oneshot::channel();
+            self.core.store.replay_many(step.clone(), told(done));
+            let Ok(Ok(replayed)) = answer.await else { return Err(RequestError::Unavailable.into()) };
+            if replayed.refused {
+                return Err(ReplayError::Disabled(row.endpoint));
+            }
+            count += replayed.replayed;
+            step.after = replayed.next;
+            if replayed.next.is_none() || count >= REPLAYED {
+                return Ok((count, replayed.next));
+            }
         }
     }
 
@@ -79,10 +142,19 @@ impl Verify {
 
     /// Enables an endpoint; one that is enabled stays so. Gives it as it stands then, `None` where the application has
     /// none with this public id.
-    pub async fn enable(&self, application: ApplicationId, id: &str) -> Result<Option<EndpointRow>, RequestError> {
+    pub async fn enable(
+        &self,
+        application: ApplicationId,
+        id: &str,
+        key: &str,
+    ) -> Result<Option<EndpointRow>, RequestError> {
         let Some(row) = self.endpoint(application, id).await? else { return Ok(None) };
         let (done, answer) = oneshot::channel();
-        self.core.store.enable(row.endpoint, told(done));
+        let name = self.core.application_name(application);
+        let at = (self.core.clock.utc)();
+        self.core
+            .store
+            .enable(Enable { application: name, endpoint: row.endpoint, key: key.to_owned(), at }, told(done));
         answer.await.unwrap_or(Err(StepError::Full)).map_err(|_| RequestError::Unavailable)?;
         self.endpoint(application, id).await
     }

@@ -10,6 +10,7 @@ pub mod clock;
 mod create;
 pub mod deliveries;
 pub mod earlier;
+pub mod erase;
 mod expiry;
 mod hints;
 mod idempotency;
@@ -17,6 +18,7 @@ mod in_force;
 pub mod limits;
 pub mod lists;
 pub mod recent_calls;
+pub mod records;
 mod recover;
 pub mod request;
 mod retire;
@@ -30,7 +32,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use arc_swap::Guard;
+use arc_swap::{ArcSwap, Guard};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -40,7 +42,7 @@ use crate::matcher::boot_time::BootTime;
 use crate::matcher::index::Matcher;
 use crate::matcher::pair::PairKey;
 use crate::matcher::verification::{Verification, VerificationId};
-use crate::store::Store;
+use crate::store::{Audit, Store};
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
 use changes::Changes;
@@ -51,6 +53,7 @@ use earlier::TooManyChanges;
 pub use in_force::NextSettings;
 use in_force::{Current, InForce};
 use recent_calls::RecentCalls;
+use records::{KeyUses, Signing};
 pub use recover::Restored;
 use request::RequestError;
 use settings::{ApplicationId, Settings};
@@ -78,6 +81,10 @@ struct Core {
     health: Arc<Health>,
     matcher: Matcher,
     recent: Arc<RecentCalls>,
+    signing: ArcSwap<Signing>,
+    key_uses: KeyUses,
+    /// Entries for the audit log that the store has not taken.
+    unwritten: Mutex<Vec<Audit>>,
     claims: Claims,
     changes: Arc<Changes>,
     running: Arc<idempotency::Running>,
@@ -95,12 +102,14 @@ struct Core {
 impl Verify {
     /// Puts the application together. Nothing is pending until [`Verify::recover`] has run.
     #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "each is a part of the node, made once")]
     pub fn new(
         settings: Settings,
         secret: [u8; 16],
         clock: Clock,
         store: Store,
         recent: Arc<RecentCalls>,
+        signing: Signing,
         metrics: Metrics,
         health: Arc<Health>,
     ) -> Self {
@@ -120,6 +129,9 @@ impl Verify {
             clock,
             store,
             recent,
+            signing: ArcSwap::from_pointee(signing),
+            key_uses: KeyUses::default(),
+            unwritten: Mutex::default(),
             metrics,
             health,
         };

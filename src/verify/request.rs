@@ -34,6 +34,8 @@ pub struct NewVerification {
     pub client_device_id: Option<String>,
     /// A pending verification of the same phone that ends for this one.
     pub replaces: Option<VerificationId>,
+    /// Id of the API key that asks.
+    pub api_key: Option<String>,
 }
 
 impl fmt::Debug for NewVerification {
@@ -202,6 +204,7 @@ mod tests {
             client_ip: Some("192.0.2.77".parse().unwrap()),
             client_device_id: Some("device-secret".into()),
             replaces: None,
+            api_key: None,
         };
         let body = r#"{"phone":"+966500000123"}"#.to_owned();
         let answer = Answer { id: VerificationId(Ulid::nil()), status: 201, body, replayed: false, limits: Vec::new() };

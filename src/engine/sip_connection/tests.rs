@@ -108,6 +108,10 @@ impl Rig {
             CLOCK,
             store,
             Arc::clone(&recent),
+            crate::verify::records::Signing {
+                keys: crate::receipt::keys::Keys::from_seed(&[1; 32]),
+                issuer: String::new(),
+            },
             metrics.clone(),
             Arc::clone(&health),
         );

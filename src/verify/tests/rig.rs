@@ -1,6 +1,7 @@
 //! The application over a store of its own, with one number range and a clock that the test moves.
 
 use super::*;
+use crate::verify::records::Signing;
 
 /// The application with one number range, its store and its clock.
 pub(super) struct Rig {
@@ -29,13 +30,13 @@ impl Rig {
             events: EventType::ALL.to_vec(),
         };
         let path = folder.path().join("test.db");
-        let at = crate::store::Settings { path, retention: Duration::from_hours(24) };
+        let at = crate::store::Settings { path, retention: crate::store::Retention::of_all(Duration::from_hours(24)) };
         let (offer, ready) = mpsc::channel(64);
         let (metrics, health) = (Metrics::new(), Arc::new(Health::default()));
         let subscriptions = Subscriptions(vec![subscription]);
         let store = Store::open(&at, subscriptions, metrics.clone(), Arc::clone(&health), offer).unwrap();
         let recent = Arc::new(RecentCalls::new(1024));
-        let verify = Verify::new(settings, [7; 16], clock, store.clone(), recent, metrics, health);
+        let verify = Verify::new(settings, [7; 16], clock, store.clone(), recent, signing(), metrics, health);
         Self { verify, store, ready, now, folder }
     }
 
@@ -138,6 +139,7 @@ pub(super) fn wish() -> NewVerification {
         client_ip: None,
         client_device_id: None,
         replaces: None,
+        api_key: None,
     }
 }
 
@@ -160,4 +162,8 @@ pub(super) fn call(key: u64) -> CallEvent {
         evidence: crate::call::evidence::Evidence::default(),
         received_at: UNIX_EPOCH + Duration::from_secs(1_790_001_003),
     }
+}
+
+pub(super) fn signing() -> Signing {
+    Signing { keys: crate::receipt::keys::Keys::from_seed(&[1; 32]), issuer: "edge-1".to_owned() }
 }
