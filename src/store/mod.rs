@@ -11,6 +11,8 @@ mod deliveries;
 mod endpoints;
 mod erase;
 mod faults;
+#[cfg(test)]
+pub mod hand;
 pub mod inspect;
 mod known;
 mod lists;
@@ -256,6 +258,29 @@ impl Store {
         ready: Sender<Due>,
         faults: Faults,
     ) -> Result<Self, StoreError> {
+        let (store, writer) = Self::assemble(settings, subscriptions, metrics, health, ready, faults)?;
+        let writing =
+            thread::Builder::new().name("store-writer".into()).spawn(|| writer.run()).map_err(StoreError::Thread)?;
+        let (all, reader) = (Arc::clone(&store.inner.known), Arc::clone(&store.inner.readers));
+        // Without it each creation looks for what its own phone was given.
+        let reading = thread::Builder::new().name("store-phones".into()).spawn(move || {
+            if let Err(fault) = reader.read_here(|connection| all.load(connection)) {
+                debug!(%fault, "the phones that are known are not read");
+            }
+        });
+        store.inner.threads.lock().extend(reading.into_iter().chain([writing]));
+        Ok(store)
+    }
+
+    /// The store, and its writer, which has no thread yet.
+    fn assemble(
+        settings: &Settings,
+        subscriptions: Subscriptions,
+        metrics: Metrics,
+        health: Arc<Health>,
+        ready: Sender<Due>,
+        faults: Faults,
+    ) -> Result<(Self, Writer), StoreError> {
         let mut connection = schema::open_writer(&settings.path)?;
         let opened = File::options().read(true).write(true).open(&settings.path);
         let file = Arc::new(opened.map_err(|source| StoreError::File { path: settings.path.clone(), source })?);
@@ -288,18 +313,8 @@ impl Store {
             stale: false,
         };
         writer.read_disabled();
-        let writing =
-            thread::Builder::new().name("store-writer".into()).spawn(|| writer.run()).map_err(StoreError::Thread)?;
         let readers = Arc::new(Readers::new(settings.path.clone()));
-        let known = Arc::new(KnownPhones::default());
-        let (all, reader) = (Arc::clone(&known), Arc::clone(&readers));
-        // Without it each creation looks for what its own phone was given.
-        let reading = thread::Builder::new().name("store-phones".into()).spawn(move || {
-            if let Err(fault) = reader.read_here(|connection| all.load(connection)) {
-                debug!(%fault, "the phones that are known are not read");
-            }
-        });
-        let threads = Mutex::new(reading.into_iter().chain([writing]).collect());
+        let (known, threads) = (Arc::default(), Mutex::default());
         let (retention, disabled) = (ArcSwap::from_pointee(settings.retention), watched);
         let inner = Inner {
             queue,
@@ -313,7 +328,7 @@ impl Store {
             threads,
             _file: file,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok((Self { inner: Arc::new(inner) }, writer))
     }
 
     /// What was pending, resting and undelivered when the node stopped. Blocks; meant for the start.

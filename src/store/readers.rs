@@ -24,12 +24,21 @@ pub struct Readers {
     pub(super) path: PathBuf,
     idle: Mutex<Vec<Connection>>,
     permits: Arc<Semaphore>,
+    /// Reads on the calling thread, for a test that has one thread for everything.
+    #[cfg(test)]
+    pub(super) inline: std::sync::atomic::AtomicBool,
 }
 
 impl Readers {
     /// A pool that opens its connections when they are needed.
     pub fn new(path: PathBuf) -> Self {
-        Self { path, idle: Mutex::default(), permits: Arc::new(Semaphore::new(READERS)) }
+        Self {
+            path,
+            idle: Mutex::default(),
+            permits: Arc::new(Semaphore::new(READERS)),
+            #[cfg(test)]
+            inline: false.into(),
+        }
     }
 
     /// Runs `read` on a thread that may block.
@@ -37,6 +46,10 @@ impl Readers {
         self: &Arc<Self>,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
+        #[cfg(test)]
+        if self.inline.load(std::sync::atomic::Ordering::Relaxed) {
+            return self.read_here(read);
+        }
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| StoreError::ReaderLost)?;
         let readers = Arc::clone(self);
         let task = tokio::task::spawn_blocking(move || {

@@ -81,22 +81,36 @@ impl Writer {
     pub fn run(mut self) {
         let _guard = Guard { queue: Arc::clone(&self.queue), health: Arc::clone(&self.health) };
         loop {
-            if !self.failed {
-                self.retry_kept();
-            }
-            self.log.tend(&self.connection);
-            match self.queue.take(self.failed.then_some(PROBE)) {
-                Taken::Batch(batch) => self.write(batch),
-                Taken::Sweep => self.sweep(),
-                Taken::Purge(purge) => self.purge(purge),
-                Taken::Idle => self.probe(),
-                Taken::Closed => break,
+            self.prepare();
+            let taken = self.queue.take(self.failed.then_some(PROBE));
+            if !self.turn(taken) {
+                break;
             }
         }
         self.log.stop();
         if let Err(fault) = schema::checkpoint(&self.connection) {
             debug!(%fault, "the write-ahead log stays for the next start");
         }
+    }
+
+    /// What comes before the next work.
+    pub(super) fn prepare(&mut self) {
+        if !self.failed {
+            self.retry_kept();
+        }
+        self.log.tend(&self.connection);
+    }
+
+    /// Does what was taken. Whether there may be more.
+    pub(super) fn turn(&mut self, taken: Taken) -> bool {
+        match taken {
+            Taken::Batch(batch) => self.write(batch),
+            Taken::Sweep => self.sweep(),
+            Taken::Purge(purge) => self.purge(purge),
+            Taken::Idle => self.probe(),
+            Taken::Closed => return false,
+        }
+        true
     }
 
     fn write(&mut self, batch: Vec<Step>) {

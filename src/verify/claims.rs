@@ -1,10 +1,11 @@
 //! Who waits for a claim or an end that is under way.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::call::event::CallKey;
 use crate::matcher::pair::PairKey;
 
 /// Most calls that wait for a commit at once; one more gets 503.
@@ -47,6 +48,8 @@ pub struct Claims {
 struct Waiting {
     by_pair: HashMap<PairKey, Vec<Waiter>>,
     calls: usize,
+    /// The calls that are claiming a pair.
+    claiming: HashSet<CallKey>,
 }
 
 impl Claims {
@@ -55,6 +58,18 @@ impl Claims {
         let mut waiting = self.waiting.lock();
         waiting.calls += usize::from(matches!(waiter, Waiter::Call(_)));
         waiting.by_pair.entry(pair).or_default().push(waiter);
+    }
+
+    /// Notes that a call is claiming a pair; `false` where it is claiming one already. A peer may send one call with one
+    /// caller now and another one at the same moment, and it must not prove both.
+    #[must_use]
+    pub fn begin(&self, call: CallKey) -> bool {
+        self.waiting.lock().claiming.insert(call)
+    }
+
+    /// Notes that its claim is over.
+    pub fn end(&self, call: CallKey) {
+        self.waiting.lock().claiming.remove(&call);
     }
 
     /// Whether one more call may wait.

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use ulid::Ulid;
 
 use super::claims::{Outcome, Waiter, tell};
+use super::dice::dice;
 use super::idempotency::{Begun, unavailable};
 use super::in_force::InForce;
 use super::request::{Answer, CreateError, Idempotency, NewVerification, RequestError};
@@ -116,7 +117,7 @@ impl Verify {
             expires_at: now + ttl,
             ended_at: None,
             sequence: 0,
-            phone_key: Some(PhoneKey(rand::rng().random())),
+            phone_key: Some(PhoneKey(dice().random())),
             api_key: wish.api_key,
         };
         let step = Create {
@@ -279,7 +280,7 @@ impl Core {
         };
         let take = |number: &E164| self.matcher.reserve(self.pair(phone, *number), id, now);
         let recent: HashSet<E164> = used.iter().copied().collect();
-        let mut random = rand::rng();
+        let mut random = dice();
         let picked = (0..PICKS)
             .filter_map(|_| nth(random.random_range(0..total)))
             .find(|number| !recent.contains(number) && take(number));

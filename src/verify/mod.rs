@@ -9,6 +9,7 @@ pub mod claims;
 pub mod clock;
 mod create;
 pub mod deliveries;
+mod dice;
 pub mod earlier;
 pub mod erase;
 mod expiry;

@@ -156,11 +156,13 @@ impl Core {
             true
         };
         match self.matcher.meet(key, now, event.assurance, newest, event.only, enter) {
-            Met::Won(pending) => {
-                let record = self.claim(key, pending, event);
-                let judged = refused(CallOutcome::Matched);
-                Judged { taken: Taken::Wait, verification: Some(pending.id), record: Some(record), ..judged }
-            }
+            Met::Won(pending) => match self.claim(key, pending, event) {
+                Some(record) => {
+                    let judged = refused(CallOutcome::Matched);
+                    Judged { taken: Taken::Wait, verification: Some(pending.id), record: Some(record), ..judged }
+                }
+                None => Judged { taken: Taken::Wait, ..refused(CallOutcome::Repeated) },
+            },
             Met::Joined => Judged { taken: Taken::Wait, ..refused(CallOutcome::Repeated) },
             Met::NoRoom => Judged { taken: Taken::Unavailable, ..refused(CallOutcome::Overload) },
             Met::TooNew(pending) => {
@@ -213,8 +215,13 @@ impl Core {
         self.note(refused, pending.id, EventType::CallReceived, &event, Reasons::of(Reason::FromPaiMismatch), seen)
     }
 
-    /// Claims the pair for this call; gives the id of the call's record.
-    fn claim(self: &Arc<Self>, key: PairKey, pending: Pending, event: &CallEvent) -> CallRecordId {
+    /// Claims the pair for this call; gives the id of the call's record. `None` where the call is claiming another pair
+    /// just now: this one goes back, and whoever waits for it is told that it failed.
+    fn claim(self: &Arc<Self>, key: PairKey, pending: Pending, event: &CallEvent) -> Option<CallRecordId> {
+        if !self.claims.begin(event.key) {
+            self.ended(key, pending, event.caller, Status::Verified, &Err(StepError::RolledBack));
+            return None;
+        }
         let mut call = self.facts(event);
         if self.follows_signs(&pending) {
             call.event.reasons = call.event.reasons.with(Reason::RingbackSuspected);
@@ -229,9 +236,10 @@ impl Core {
             } else {
                 keeper.recent.forget_call(call);
             }
+            keeper.claims.end(call);
             keeper.claimed(key, pending, phone, &result);
         });
-        record
+        Some(record)
     }
 
     /// What follows the commit of a claim, or its failure.

@@ -37,6 +37,7 @@ macro_rules! clock {
     }};
 }
 
+mod model;
 // Behind the macro that it uses.
 mod reload;
 mod rig;
@@ -91,6 +92,28 @@ async fn a_call_that_claimed_once_claims_nothing_more() {
     assert_eq!(rig.call(CallEvent { dialled: Some(other), ..call(1) }).await, None, "the same call again");
     assert_eq!(rig.get(second).await.status, Status::Pending);
     assert_eq!(rig.call(CallEvent { dialled: Some(other), ..call(2) }).await, Some(Outcome::Durable));
+}
+
+#[tokio::test]
+async fn a_call_that_comes_with_two_callers_at_once_proves_one_of_them() {
+    let rig = Rig::new(clock!(), 1);
+    let (first, phone) = (rig.create(wish()).await.unwrap(), "+966500000124".parse().unwrap());
+    let second = rig.create(NewVerification { phone, ..wish() }).await.unwrap();
+    let (finish, mut finished) = mpsc::channel(2);
+    let lock = rusqlite::Connection::open(rig.folder.path().join("test.db")).unwrap();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for (ticket, caller) in [(1, PHONE.parse().unwrap()), (2, phone)] {
+        let event = CallEvent { caller: Some(caller), ..call(1) };
+        let to = finish.clone();
+        assert_eq!(rig.verify.take_call(&event, || Notify { ticket, to }, || Held::Kept).taken, Taken::Wait);
+    }
+    assert_eq!(within(finished.recv()).await.unwrap(), (2, Outcome::Failed));
+    lock.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(within(finished.recv()).await.unwrap(), (1, Outcome::Durable));
+    assert_eq!(rig.get(first).await.status, Status::Verified);
+    assert_eq!(rig.get(second).await.status, Status::Pending);
+    let other = CallEvent { caller: Some(phone), ..call(2) };
+    assert_eq!(rig.call(other).await, Some(Outcome::Durable), "a call of its own still proves it");
 }
 
 #[tokio::test]
