@@ -17,6 +17,7 @@ use ulid::Ulid;
 use super::Clock;
 use super::attempt::{AttemptError, Outcome, Poster};
 use super::circuit::Circuit;
+use super::pace::{self, Pace};
 use super::queue::Queue;
 use crate::outbox::batch::{self, Message};
 use crate::outbox::delivery::{DeliveryId, Due, EndpointId};
@@ -137,7 +138,8 @@ impl Lane {
         let mut work = Work {
             circuit: Circuit::new(self.counters.probed.clone()),
             lane: self,
-            queue: Queue::default(),
+            queue: Queue::new(pace::LEAST),
+            pace: Pace::default(),
             attempts: JoinSet::new(),
             in_flight: HashMap::new(),
             paused: false,
@@ -174,6 +176,7 @@ impl Lane {
                 }
                 _ = tick.tick() => {
                     work.circuit.turn();
+                    work.turn_pace();
                     ticks += 1;
                     // Rows that a slow poll brings may be older than the news that their results are stored.
                     if ticks >= FORGET && asked.is_none() {
@@ -223,6 +226,7 @@ async fn ending(stop: &mut watch::Receiver<Option<Duration>>) -> Duration {
 struct Work {
     lane: Lane,
     queue: Queue,
+    pace: Pace,
     circuit: Circuit,
     attempts: JoinSet<Outcome>,
     /// With how often the lane had been cleared when they were sent.
@@ -278,6 +282,13 @@ impl Work {
         rows.into_iter().map(|row| self.queue.admit(row)).filter(|admitted| *admitted).count()
     }
 
+    fn turn_pace(&mut self) {
+        if self.circuit.is_open() || self.paused {
+            self.pace.begin_anew();
+        }
+        self.queue.allow(self.pace.turn(self.queue.allowance()));
+    }
+
     fn look_if_paused(&mut self) {
         self.paused = self.lane.disabled.borrow_and_update().contains(&self.lane.endpoint);
         if self.paused {
@@ -314,6 +325,7 @@ impl Work {
                 }
             }
             Outcome::Failed { error, .. } => {
+                self.pace.failure();
                 if self.circuit.failure(most_in_flight(&self.lane.poster.borrow())) {
                     let (application, endpoint) = (&self.lane.application, self.lane.endpoint.public());
                     tracing::info!(application, endpoint, %error, "webhook endpoint fails, it is only probed now");

@@ -8,6 +8,7 @@ pub mod attempt;
 mod circuit;
 mod connector;
 mod lane;
+mod pace;
 pub mod probe;
 mod queue;
 pub mod receiver;

@@ -25,13 +25,15 @@ const REMEMBERED: usize = 65_536;
 const BACKLOG_TURN: u32 = 8;
 
 /// Deliveries of one endpoint.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Queue {
     fresh: VecDeque<Due>,
     backlog: VecDeque<Due>,
     /// To be tried again, each alone.
     apart: VecDeque<Due>,
     turn: u32,
+    /// How many more of the store's may be taken.
+    allowance: usize,
     known: HashSet<DeliveryId>,
     /// Attempts made of the rows whose result the store has not answered for.
     unstored: HashMap<DeliveryId, u32>,
@@ -40,6 +42,30 @@ pub(super) struct Queue {
 }
 
 impl Queue {
+    /// An empty one, of which so many of the store's deliveries may be taken.
+    pub(super) fn new(allowance: usize) -> Self {
+        Self {
+            fresh: VecDeque::new(),
+            backlog: VecDeque::new(),
+            apart: VecDeque::new(),
+            turn: 0,
+            allowance,
+            known: HashSet::new(),
+            unstored: HashMap::new(),
+            stored: Default::default(),
+        }
+    }
+
+    /// From now on so many of the store's may be taken.
+    pub(super) fn allow(&mut self, allowance: usize) {
+        self.allowance = allowance;
+    }
+
+    /// How many more of the store's may be taken.
+    pub(super) fn allowance(&self) -> usize {
+        self.allowance
+    }
+
     /// Deliveries that wait.
     pub(super) fn len(&self) -> usize {
         self.fresh.len() + self.backlog.len() + self.apart.len()
@@ -93,23 +119,26 @@ impl Queue {
         }
         self.turn = (self.turn + 1) % BACKLOG_TURN;
         // What came apart has every other turn, so that it neither waits for all the others nor they for it.
-        if (self.turn % 2 == 1 || self.fresh.is_empty() && self.backlog.is_empty())
+        let paced = self.allowance == 0 || self.backlog.is_empty();
+        if (self.turn % 2 == 1 || self.fresh.is_empty() && paced)
             && let Some(due) = self.apart.pop_front()
         {
             taken.push(due);
             return taken;
         }
-        let lines =
-            if self.turn == 0 { [&mut self.backlog, &mut self.fresh] } else { [&mut self.fresh, &mut self.backlog] };
-        if let Some(line) = lines.into_iter().find(|line| !line.is_empty()) {
-            let mut size = 0;
-            while taken.len() < most
-                && size < bytes
-                && let Some(due) = line.pop_front()
-            {
-                size += due.body.len();
-                taken.push(due);
-            }
+        let of_store = !paced && (self.turn == 0 || self.fresh.is_empty());
+        let (line, most) =
+            if of_store { (&mut self.backlog, most.min(self.allowance)) } else { (&mut self.fresh, most) };
+        let mut size = 0;
+        while taken.len() < most
+            && size < bytes
+            && let Some(due) = line.pop_front()
+        {
+            size += due.body.len();
+            taken.push(due);
+        }
+        if of_store {
+            self.allowance -= taken.len();
         }
         taken
     }
@@ -167,7 +196,7 @@ mod tests {
 
     #[test]
     fn new_deliveries_go_before_those_of_the_store() {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new(usize::MAX);
         for id in [1, 3] {
             assert!(queue.admit(due(id, 0)));
         }
@@ -180,7 +209,7 @@ mod tests {
 
     #[test]
     fn what_comes_apart_goes_alone_and_every_other_time() {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new(usize::MAX);
         for id in 0..10 {
             queue.admit_fresh(due(id, 0));
         }
@@ -201,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_request_takes_from_one_line_and_ends_with_its_bytes() {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new(usize::MAX);
         for id in 0..4 {
             queue.admit(due(id, 1));
             queue.admit_fresh(due(id + 10, 0));
@@ -214,7 +243,7 @@ mod tests {
 
     #[test]
     fn the_store_has_its_turn_while_new_deliveries_keep_coming() {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new(usize::MAX);
         queue.admit(due(-1, 3));
         let tries = (0..100).position(|id| {
             queue.admit_fresh(due(id, 0));
@@ -224,8 +253,25 @@ mod tests {
     }
 
     #[test]
+    fn what_the_store_has_is_taken_as_far_as_is_allowed_and_new_deliveries_in_any_case() {
+        let mut queue = Queue::new(2);
+        for id in 0..5 {
+            queue.admit(due(id, 1));
+        }
+        queue.admit_fresh(due(10, 0));
+        let ids = |taken: Vec<Due>| taken.into_iter().map(|due| due.id.0).collect::<Vec<_>>();
+        assert_eq!(ids(queue.take(100, 1_000)), [10]);
+        assert_eq!(ids(queue.take(100, 1_000)), [0, 1]);
+        assert!(queue.take(100, 1_000).is_empty());
+        queue.admit_fresh(due(11, 0));
+        assert_eq!(ids(queue.take(1, 1_000)), [11]);
+        queue.allow(1);
+        assert_eq!((ids(queue.take(100, 1_000)), queue.allowance()), (vec![2], 0));
+    }
+
+    #[test]
     fn what_is_let_go_may_come_again() {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new(usize::MAX);
         for id in 0..3 {
             queue.admit_fresh(due(id, 0));
         }
@@ -237,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_replay_is_no_stale_row() {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new(usize::MAX);
         queue.admit_fresh(due(1, 0));
         one(&mut queue).unwrap();
         queue.settle(DeliveryId(1), 1);
@@ -248,7 +294,7 @@ mod tests {
 
     #[test]
     fn row_that_is_queued_or_in_flight_is_not_taken_twice() {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new(usize::MAX);
         assert!(queue.admit(due(1, 0)));
         assert!(!queue.admit(due(1, 0)));
         one(&mut queue).unwrap();
@@ -257,7 +303,7 @@ mod tests {
 
     #[test]
     fn stale_row_is_passed_over_until_its_result_is_stored_and_a_while_longer() {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new(usize::MAX);
         for id in [1, 2] {
             queue.admit(due(id, 0));
             one(&mut queue).unwrap();
@@ -279,7 +325,7 @@ mod tests {
 
     #[test]
     fn news_of_an_earlier_result_does_not_free_a_later_one() {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new(usize::MAX);
         for made in [1, 2] {
             queue.admit(due(1, made - 1));
             one(&mut queue).unwrap();
@@ -293,7 +339,7 @@ mod tests {
 
     #[test]
     fn tries_are_held_while_too_many_results_are_not_stored() {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new(usize::MAX);
         for id in 0..i64::try_from(UNSTORED).unwrap() {
             assert!(queue.admit(due(id, 0)));
             let taken = one(&mut queue).unwrap();
@@ -307,7 +353,7 @@ mod tests {
 
     #[test]
     fn full_queue_leaves_the_rest_to_the_store() {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new(usize::MAX);
         for id in 0..i64::try_from(CAPACITY).unwrap() {
             assert!(queue.admit(due(id, 0)));
         }
@@ -319,7 +365,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_try_is_made_twice_however_rows_arrive(rows in prop::collection::vec((0i64..4, 0u32..4, any::<bool>(), any::<bool>()), 0..200)) {
-            let mut queue = Queue::default();
+            let mut queue = Queue::new(usize::MAX);
             let mut tried = HashSet::new();
             for (id, attempts, fresh, stores) in rows {
                 let due = due(id, attempts);

@@ -1,0 +1,82 @@
+//! How fast a receiver is given what it has missed: slowly at first, faster while it takes it well.
+//!
+//! What happens now is not paced: it goes first. Pure.
+
+/// Deliveries in the first second.
+pub(super) const LEAST: usize = 16;
+
+/// Deliveries in a second at most: more than one endpoint can be given.
+const MOST: usize = 65_536;
+
+/// The pace of one receiver.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// Deliveries in this second.
+    rate: usize,
+    failed: bool,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { rate: LEAST, failed: false }
+    }
+}
+
+impl Pace {
+    /// An attempt has failed that says something of the receiver.
+    pub(super) fn failure(&mut self) {
+        self.failed = true;
+    }
+
+    /// The receiver was away: what it gets now begins slowly.
+    pub(super) fn begin_anew(&mut self) {
+        *self = Self::default();
+    }
+
+    /// A second has passed, of which `left` places were not used. Gives those of the next one.
+    pub(super) fn turn(&mut self, left: usize) -> usize {
+        if std::mem::take(&mut self.failed) {
+            self.rate = (self.rate / 2).max(LEAST);
+        } else if left == 0 {
+            self.rate = (self.rate * 2).min(MOST);
+        }
+        self.rate
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_doubles_while_all_goes_well_and_halves_where_something_fails() {
+        let mut pace = Pace::default();
+        assert_eq!((0..4).map(|_| pace.turn(0)).collect::<Vec<_>>(), [32, 64, 128, 256]);
+        assert_eq!(pace.turn(3), 256, "it is fast enough");
+        pace.failure();
+        assert_eq!((pace.turn(0), pace.turn(0)), (128, 256));
+        for _ in 0..100 {
+            pace.turn(0);
+        }
+        assert_eq!(pace.turn(0), MOST);
+        for _ in 0..100 {
+            pace.failure();
+            pace.turn(0);
+        }
+        assert_eq!(pace.turn(1), LEAST);
+        pace.turn(0);
+        pace.begin_anew();
+        assert_eq!(pace.turn(1), LEAST);
+    }
+
+    #[test]
+    fn a_million_is_caught_up_with_in_minutes() {
+        let (mut pace, mut left, mut seconds) = (Pace::default(), 1_000_000_usize, 0);
+        while left > 0 {
+            // A receiver that takes four thousand a second.
+            left = left.saturating_sub(pace.turn(0).min(4_000));
+            seconds += 1;
+        }
+        assert!((200..300).contains(&seconds), "{seconds}");
+    }
+}
