@@ -139,6 +139,13 @@ impl Tls {
         self.0.0.store(Arc::clone(&identity.key));
     }
 
+    /// End of the validity of the certificate in force, UTC.
+    #[must_use]
+    pub fn expires(&self) -> SystemTime {
+        // It was read when its identity was made.
+        self.0.0.load().cert.first().and_then(|first| expiry(first).ok()).unwrap_or(UNIX_EPOCH)
+    }
+
     /// TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1 by ALPN (RFC 7301).
     pub(super) fn acceptor(&self) -> Result<TlsAcceptor, rustls::Error> {
         let mut config = ServerConfig::builder_with_provider(provider())

@@ -8,6 +8,7 @@ mod audit_log;
 pub mod backup;
 mod caps;
 pub mod ceilings;
+mod certificate;
 pub mod clock;
 mod confirm;
 pub mod control;

@@ -27,7 +27,7 @@ use super::signals::{Signals, Wish};
 use super::sip_answer::SipShared;
 use super::supervisor::Supervisor;
 use super::webhooks::{Webhooks, subscriptions};
-use super::{audit_log, control, sip_listener, test_calls, threads, watchdog};
+use super::{audit_log, certificate, control, sip_listener, test_calls, threads, watchdog};
 use crate::admin;
 use crate::api::server::{Bounds, Counts};
 use crate::api::tls::Tls;
@@ -290,6 +290,10 @@ impl Node {
         let mut requests = Part::new();
         let access = Arc::new(ArcSwap::from_pointee(access(&configuration)));
         let tls = configuration.api.tls.as_ref().map(|files| Tls::new(&files.identity));
+        if let Some(tls) = tls.clone() {
+            let warning = verify.clone();
+            rest.spawn(|stop| certificate::watch(warning, tls, stop));
+        }
         let bounds = api_bounds(&configuration.api, (caps.api, descriptors), &access, tls.clone());
         metrics.api_connections_limit.set(i64::try_from(caps.api).unwrap_or(i64::MAX));
         let counts = Counts::of_api(&metrics);

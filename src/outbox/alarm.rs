@@ -1,15 +1,16 @@
-//! Events that warn of ring-back phishing, and their bodies. None holds a phone number of anybody's but the node's own.
+//! Events that warn an application of what is about no verification of its own, and their bodies. None holds a phone
+//! number of anybody's but the node's own.
 
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use super::event::EventType;
+use super::event::{CallFacts, EventType};
 use crate::e164::E164;
 use crate::matcher::verification::Timestamp;
 
 /// What there is to warn of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub enum Alarm<'a> {
     /// A call came whose caller is one of our own numbers: somebody shows them to people, or calls run in a circle.
     OwnNumber {
@@ -29,6 +30,25 @@ pub enum Alarm<'a> {
         /// How long it was looked at.
         window: Duration,
     },
+    /// A call that nobody waits for.
+    Unmatched {
+        /// The number that it called.
+        number: E164,
+        /// The call.
+        call: &'a CallFacts,
+    },
+    /// Creations were refused because every number is taken or resting for the phone.
+    NumberExhausted {
+        /// How many numbers the application has.
+        numbers: u64,
+        /// Creations refused since this was last told.
+        refused: u64,
+    },
+    /// The certificate of the API expires.
+    Certificate {
+        /// When, UTC.
+        expires: SystemTime,
+    },
 }
 
 impl Alarm<'_> {
@@ -38,6 +58,9 @@ impl Alarm<'_> {
         match self {
             Self::OwnNumber { .. } => EventType::FraudOwnNumber,
             Self::Ringback { .. } => EventType::FraudRingback,
+            Self::Unmatched { .. } => EventType::CallUnmatched,
+            Self::NumberExhausted { .. } => EventType::NumberExhausted,
+            Self::Certificate { .. } => EventType::CertificateExpiring,
         }
     }
 
@@ -63,6 +86,20 @@ impl Alarm<'_> {
             usual: u32,
             window_seconds: u64,
         }
+        #[derive(Serialize)]
+        struct Unmatched<'a> {
+            number: String,
+            call: &'a CallFacts,
+        }
+        #[derive(Serialize)]
+        struct NumberExhausted {
+            numbers: u64,
+            refused: u64,
+        }
+        #[derive(Serialize)]
+        struct Certificate {
+            not_after: Timestamp,
+        }
         let (kind, timestamp) = (self.kind().as_str(), Timestamp(at));
         let text = match *self {
             Self::OwnNumber { number, trunk } => {
@@ -71,6 +108,17 @@ impl Alarm<'_> {
             }
             Self::Ringback { signs, verified, usual, window } => {
                 let data = Ringback { signs, verified, usual, window_seconds: window.as_secs() };
+                serde_json::to_string(&Body { r#type: kind, timestamp, data })
+            }
+            Self::Unmatched { number, call } => {
+                let data = Unmatched { number: number.to_string(), call };
+                serde_json::to_string(&Body { r#type: kind, timestamp, data })
+            }
+            Self::NumberExhausted { numbers, refused } => {
+                serde_json::to_string(&Body { r#type: kind, timestamp, data: NumberExhausted { numbers, refused } })
+            }
+            Self::Certificate { expires } => {
+                let data = Certificate { not_after: Timestamp(expires) };
                 serde_json::to_string(&Body { r#type: kind, timestamp, data })
             }
         };

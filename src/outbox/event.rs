@@ -45,10 +45,16 @@ pub enum EventType {
     CallRepeated,
     /// Another phone called the number of the only verification that is pending on it.
     CallMismatched,
+    /// A call that nobody waits for came for a number of one application.
+    CallUnmatched,
+    /// The certificate of the API is about to expire.
+    CertificateExpiring,
     /// A call came whose caller is one of our own numbers.
     FraudOwnNumber,
     /// Verified calls have risen since such calls came.
     FraudRingback,
+    /// Every number of an application is taken or resting for a phone.
+    NumberExhausted,
     /// The last try of a delivery failed.
     DeliveryExhausted,
     /// An endpoint is sent nothing any more until it is enabled again.
@@ -57,7 +63,7 @@ pub enum EventType {
 
 impl EventType {
     /// Every type there is, for configuration that names them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::Created,
         Self::CallReceived,
         Self::Verified,
@@ -68,8 +74,11 @@ impl EventType {
         Self::LateCall,
         Self::CallRepeated,
         Self::CallMismatched,
+        Self::CallUnmatched,
+        Self::CertificateExpiring,
         Self::FraudOwnNumber,
         Self::FraudRingback,
+        Self::NumberExhausted,
         Self::DeliveryExhausted,
         Self::EndpointDisabled,
     ];
@@ -88,8 +97,11 @@ impl EventType {
             Self::LateCall => "verification.late_call",
             Self::CallRepeated => "call.repeated",
             Self::CallMismatched => "call.mismatched",
+            Self::CallUnmatched => "call.unmatched",
+            Self::CertificateExpiring => "certificate.expiring",
             Self::FraudOwnNumber => "fraud.own_number",
             Self::FraudRingback => "fraud.ringback_suspected",
+            Self::NumberExhausted => "number.exhausted",
             Self::DeliveryExhausted => "delivery.exhausted",
             Self::EndpointDisabled => "endpoint.disabled",
         }
@@ -105,6 +117,12 @@ impl EventType {
     #[must_use]
     pub const fn is_of_delivery(self) -> bool {
         matches!(self, Self::DeliveryExhausted | Self::EndpointDisabled)
+    }
+
+    /// Whether it is kept only where an endpoint subscribes it: anybody who calls can bring it about.
+    #[must_use]
+    pub const fn is_for_subscribers(self) -> bool {
+        matches!(self, Self::CallMismatched | Self::CallUnmatched)
     }
 
     /// Whether it tells of a terminal state: the default subscription.

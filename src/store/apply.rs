@@ -120,6 +120,9 @@ pub fn apply(
         Work::Note(step) => note(&mut outbox, step).map(Done::Verification),
         Work::Warn(step) => {
             let Warning { application, event: id, kind, at, body } = &**step;
+            if kind.is_for_subscribers() && subscriptions.of(application, *kind).next().is_none() {
+                return Ok(Done::Other);
+            }
             let event =
                 Event { id: *id, kind: *kind, at: *at, application, verification: None, body: Arc::clone(body) };
             outbox.tell(&event, None).map(|()| Done::Other)
@@ -246,7 +249,7 @@ fn note(outbox: &mut Outbox<'_>, step: &Note) -> Result<Option<Verification>, Ap
         EventType::CallMismatched => (received, 0, "mismatched"),
         other => return Err(ApplyError::Misuse(other.as_str())),
     };
-    if step.kind == EventType::CallMismatched {
+    if step.kind.is_for_subscribers() {
         // A hint that anybody can bring about is kept for whoever asked for it.
         let row = row::find(outbox.connection, step.verification)?;
         let heard = |row: &Verification| outbox.subscriptions.of(&row.application, step.kind).next().is_some();

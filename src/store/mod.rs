@@ -471,6 +471,12 @@ impl Store {
         self.inner.queue.push_sweep();
     }
 
+    /// Whether an endpoint of this application wants events of this type.
+    #[must_use]
+    pub fn is_subscribed(&self, application: &str, kind: EventType) -> bool {
+        self.inner.subscriptions.load().of(application, kind).next().is_some()
+    }
+
     /// The endpoints that are disabled, whenever that changes.
     #[must_use]
     pub fn disabled(&self) -> watch::Receiver<DisabledEndpoints> {

@@ -296,6 +296,7 @@ impl Core {
             .or_else(|| superseded.map(|old| old.pending.number).filter(|number| mine(&number)));
         number.ok_or_else(|| {
             limits.free_place(phone);
+            self.note_exhausted(application, total);
             CreateError::PhoneBusy { retry_after: self.first_free(&ranges, phone, used, now) }
         })
     }

@@ -3,14 +3,16 @@
 //!
 //! Anybody who calls our numbers can bring these about, so each kind is bounded by the second.
 
+use std::time::{Duration, SystemTime};
+
 use ulid::Ulid;
 
-use super::Core;
 use super::in_force::InForce;
 use super::recent_calls::Seen;
 use super::ringback::{self, Rise};
 use super::settings::ApplicationId;
 use super::take_call::Judged;
+use super::{Core, Verify};
 use crate::call::assurance::Reasons;
 use crate::call::event::CallEvent;
 use crate::e164::E164;
@@ -19,6 +21,20 @@ use crate::matcher::pair::Pending;
 use crate::outbox::alarm::Alarm;
 use crate::outbox::event::{EventId, EventType};
 use crate::store::Warning;
+
+/// How often it is told at most that numbers are exhausted.
+const EXHAUSTED_EVERY: Duration = Duration::from_mins(1);
+
+impl Verify {
+    /// Tells every application that the API's certificate expires.
+    pub fn warn_of_certificate(&self, expires: SystemTime) {
+        let current = self.core.current.load();
+        let all = (0..).map(ApplicationId).take(current.settings.applications.len());
+        for application in all.filter(|id| !current.settings.retired.contains(id)) {
+            self.core.warn(&current, application, &Alarm::Certificate { expires });
+        }
+    }
+}
 
 impl Core {
     /// A call on a number on which exactly one verification is pending, for another phone: a hint where the number is
@@ -55,6 +71,35 @@ impl Core {
             let trunk = &current.settings.trunks[usize::from(event.trunk.0)];
             self.warn(current, application, &Alarm::OwnNumber { number: dialled, trunk });
         }
+    }
+
+    /// A call that nobody waits for, on a number that is one application's alone.
+    pub(super) fn note_unmatched(&self, event: &CallEvent, dialled: E164, seen: Seen) {
+        let current = self.current.load();
+        if seen == Seen::New
+            && event.only.is_none()
+            && let Some(application) = Self::exclusive_to(&current, dialled)
+            && self.store.is_subscribed(&current.settings.application(application).name, EventType::CallUnmatched)
+            && self.unmatched_events.check().is_ok()
+        {
+            self.warn(&current, application, &Alarm::Unmatched { number: dialled, call: &self.facts(event) });
+        }
+    }
+
+    /// A creation was refused for want of a free number: told once in a while, with how many there were.
+    pub(super) fn note_exhausted(&self, application: ApplicationId, numbers: u64) {
+        let now = (self.clock.boot)();
+        let refused = {
+            let mut exhausted = self.exhausted.lock();
+            let (next, refused) = exhausted.entry(application.0).or_insert((BootTime::default(), 0));
+            *refused += 1;
+            if now < *next {
+                return;
+            }
+            *next = now.plus(EXHAUSTED_EVERY);
+            std::mem::take(refused)
+        };
+        self.warn(&self.current.load(), application, &Alarm::NumberExhausted { numbers, refused });
     }
 
     fn warn(&self, current: &InForce, application: ApplicationId, alarm: &Alarm<'_>) {

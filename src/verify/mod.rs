@@ -91,6 +91,10 @@ struct Core {
     running: Arc<idempotency::Running>,
     notes: DefaultDirectRateLimiter,
     hints: DefaultDirectRateLimiter,
+    /// Calls that nobody waits for are many: their events use up none of the hints.
+    unmatched_events: DefaultDirectRateLimiter,
+    /// When it is told next that numbers are exhausted, and creations refused since, by application.
+    exhausted: Mutex<HashMap<u16, (BootTime, u64)>>,
     /// Apart from the hints, which a flood of other calls uses up.
     alarms: DefaultDirectRateLimiter,
     /// By application.
@@ -117,6 +121,8 @@ impl Verify {
         let core = Core {
             notes: RateLimiter::direct(Quota::per_second(NOTES_PER_SECOND)),
             hints: RateLimiter::direct(Quota::per_second(HINTS_PER_SECOND)),
+            unmatched_events: RateLimiter::direct(Quota::per_second(HINTS_PER_SECOND)),
+            exhausted: Mutex::default(),
             alarms: RateLimiter::direct(Quota::per_second(HINTS_PER_SECOND)),
             ringback: Mutex::default(),
             matcher: Matcher::default(),

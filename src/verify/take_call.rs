@@ -205,6 +205,7 @@ impl Core {
         let pending = |presented| self.matcher.pending(self.pair(presented, dialled), now, event.only);
         let Some(pending) = event.presented.and_then(pending) else {
             let refused = Judged::refused(event, CallOutcome::Unmatched);
+            self.note_unmatched(event, dialled, seen);
             return self.mismatched(refused, event, dialled, seen);
         };
         // For this verification the difference is no customer's own choice: it is somebody else's line.
@@ -302,7 +303,7 @@ impl Core {
         });
     }
 
-    fn facts(&self, event: &CallEvent) -> CallFacts {
+    pub(super) fn facts(&self, event: &CallEvent) -> CallFacts {
         CallFacts {
             id: CallRecordId(Ulid::generate()),
             trunk: self.current.load().settings.trunks[usize::from(event.trunk.0)].clone(),

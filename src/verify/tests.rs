@@ -205,6 +205,35 @@ async fn from_alone_verifies_nobody_where_the_network_asserts_another_number() {
 }
 
 #[tokio::test]
+async fn a_call_that_nobody_waits_for_and_a_phone_without_a_number_are_told_once_and_without_a_phone() {
+    let mut rig = Rig::new(clock!(), 1);
+    assert_eq!(rig.call(call(1)).await, None);
+    assert_eq!(rig.call(call(1)).await, None, "a retransmission");
+    rig.create(wish()).await.unwrap();
+    for _ in 0..3 {
+        assert!(matches!(rig.create(wish()).await, Err(CreateError::PhoneBusy { .. })));
+    }
+    rig.verify.warn_of_certificate(UNIX_EPOCH + Duration::from_hours(500_000));
+    let mut told = Vec::new();
+    while told.len() < 4 {
+        told.push(within(rig.ready.recv()).await.unwrap());
+    }
+    told.sort_by_key(|due| due.kind.as_str());
+    let kinds: Vec<_> = told.iter().map(|due| due.kind).collect();
+    let expected =
+        [EventType::CallUnmatched, EventType::CertificateExpiring, EventType::NumberExhausted, EventType::Created];
+    assert_eq!(kinds, expected);
+    assert!(told[0].body.contains(r#""data":{"number":"+966115000000","call":{"id":"call_"#), "{}", told[0].body);
+    assert!(!told[0].body.contains(&PHONE[1..]) && !told[2].body.contains(&PHONE[1..]));
+    assert!(told[1].body.contains(r#""not_after":"2027-01-15T08:00:00.000Z""#), "{}", told[1].body);
+    assert!(told[2].body.contains(r#""data":{"numbers":1,"refused":1}"#), "{}", told[2].body);
+    rig.pass(Duration::from_secs(61));
+    assert!(rig.create(wish()).await.is_err());
+    let next = within(rig.ready.recv()).await.unwrap();
+    assert!(next.body.contains(r#""data":{"numbers":1,"refused":3}"#), "{}", next.body);
+}
+
+#[tokio::test]
 async fn a_replacement_takes_the_place_and_may_take_the_number() {
     let mut rig = Rig::new(clock!(), 1);
     let first = rig.create(wish()).await.unwrap();

@@ -41,6 +41,7 @@ mod long_poll;
 mod methods;
 mod paths;
 mod phishing;
+mod records;
 mod refusal;
 mod reload;
 mod sandbox;
