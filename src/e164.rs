@@ -149,6 +149,23 @@ impl E164 {
         }
     }
 
+    /// Every form in which the same subscriber may be written, this one among them: what [`E164::subscriber`] makes one.
+    pub fn forms(self) -> impl Iterator<Item = Self> {
+        const AREA: u64 = 10_000_000_000;
+        let (bare, whole) = (self.subscriber(), self.subscriber().0);
+        let other = match whole {
+            540_000_000_000..=549_999_999_999 => Some(549 * AREA + whole % AREA),
+            520_000_000_000..=529_999_999_999 => Some(521 * AREA + whole % AREA),
+            550_000_000_000..=559_999_999_999 => {
+                let (area, local) = (whole / 100_000_000, whole % 100_000_000);
+                Some(area * 1_000_000_000 + 900_000_000 + local)
+            }
+            _ => None,
+        };
+        let other = other.map(Self).filter(|other| other.subscriber() == bare && *other != bare);
+        [Some(bare), other].into_iter().flatten()
+    }
+
     /// The number for a log: calling code and the last two digits, the rest as `*`.
     #[must_use]
     pub fn masked(self) -> Masked {
@@ -252,6 +269,24 @@ const fn is_assigned(code: u16) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_form_of_a_subscriber_is_found_from_each() {
+        let pairs = [
+            ("+541123456789", "+5491123456789"),
+            ("+525512345678", "+5215512345678"),
+            ("+551187654321", "+5511987654321"),
+        ];
+        for (one, other) in pairs {
+            let expected: Vec<E164> = [one, other].iter().map(|text| text.parse().unwrap()).collect();
+            for text in [one, other] {
+                assert_eq!(text.parse::<E164>().unwrap().forms().collect::<Vec<_>>(), expected, "{text}");
+            }
+        }
+        for text in ["+966500000123", "+551133334444", "+4930123456"] {
+            assert_eq!(text.parse::<E164>().unwrap().forms().map(|it| it.to_string()).collect::<Vec<_>>(), [text]);
+        }
+    }
 
     #[test]
     fn number_reads_and_prints_back() {

@@ -533,7 +533,7 @@ limits = {{ creates_per_phone = 0, creates_per_client_ip = "0", creates_per_seco
 [[application.webhook]]
 url = "https://shop.example/hook?token=1"
 secrets = ["{SECRET}", "env:WEBHOOK_SECRET"]
-events = ["verification.*", "call.*", "fraud.*", "delivery.*", "endpoint.disabled"]
+events = ["verification.*", "call.*", "certificate.*", "fraud.*", "number.*", "delivery.*", "endpoint.disabled"]
 [[application.webhook]]
 url = "http://10.0.0.1:9100/hook"
 secrets = ["env:WEBHOOK_SECRET"]

@@ -4,7 +4,10 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::chain::{Chain, Entry, hash};
+use super::kind::Kind;
 
 /// Most faults that are kept; the rest is counted.
 const KEPT: usize = 1_000;
@@ -16,6 +19,8 @@ pub enum Fault {
     Changed(u64),
     /// The entry is another one than the one that its successor was written behind.
     Replaced(u64),
+    /// What stands beside the text of the entry for look-ups is not what the text says.
+    Relabeled(u64),
     /// Entries from the first to the second number are not there.
     Removed(u64, u64),
     /// At the place of the first number stands the entry with the second.
@@ -35,6 +40,9 @@ impl fmt::Display for Fault {
             Self::Replaced(seq) => {
                 write!(f, "entry {seq} was replaced: the entry after it was written behind another one")
             }
+            Self::Relabeled(seq) => {
+                write!(f, "entry {seq} was changed: its time, kind or verification is not what its text says")
+            }
             Self::Removed(first, last) if first == last => write!(f, "entry {first} was removed"),
             Self::Removed(first, last) => write!(f, "entries {first} to {last} were removed"),
             Self::Moved(place, seq) => write!(f, "entry {seq} was moved: it stands at the place of entry {place}"),
@@ -45,6 +53,13 @@ impl fmt::Display for Fault {
             }
         }
     }
+}
+
+/// The `data` of `audit.purged`.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Purged {
+    /// The last entry that was removed.
+    pub until: u64,
 }
 
 /// What was found.
@@ -70,6 +85,9 @@ pub struct Checker<'a> {
     next: usize,
     /// Up to here, and how it is: none at the beginning.
     before: Option<Chain>,
+    first: Option<u64>,
+    /// Up to where the log says that it was removed by age.
+    purged: u64,
     findings: Findings,
 }
 
@@ -78,7 +96,7 @@ impl<'a> Checker<'a> {
     /// [`Checker::tell`].
     #[must_use]
     pub fn new(signed: &'a [Chain]) -> Self {
-        Self { signed, next: 0, before: None, findings: Findings::default() }
+        Self { signed, next: 0, before: None, first: None, purged: 0, findings: Findings::default() }
     }
 
     /// Notes a fault that was found elsewhere.
@@ -90,9 +108,11 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Looks at the entry that stands at the place `seq`, with the hash that was kept with it.
-    pub fn entry(&mut self, seq: u64, text: &str, kept: &[u8]) {
+    /// Looks at the entry that stands at the place `seq`, with the hash that was kept with it. `agrees`: what stands
+    /// beside its text says the same.
+    pub fn entry(&mut self, seq: u64, text: &str, kept: &[u8], agrees: bool) {
         let actual = hash(text);
+        self.first.get_or_insert(seq);
         let before = self.before.or_else(|| self.beginning(seq));
         if let Some(before) = before.filter(|before| seq > before.seq + 1) {
             self.tell(Fault::Removed(before.seq + 1, seq - 1));
@@ -106,8 +126,10 @@ impl<'a> Checker<'a> {
             self.tell(Fault::Moved(seq, entry.seq));
         } else if entry.is_none() {
             self.tell(Fault::Changed(seq));
+        } else if !agrees {
+            self.tell(Fault::Relabeled(seq));
         } else if let Some(before) = before.filter(|before| before.seq + 1 == seq)
-            && entry.and_then(|entry| entry.previous()) != Some(before.hash)
+            && entry.as_ref().and_then(Entry::previous) != Some(before.hash)
         {
             self.tell(Fault::Replaced(before.seq));
         }
@@ -120,6 +142,10 @@ impl<'a> Checker<'a> {
             } else if signed.seq == seq {
                 self.tell(Fault::NotAsSigned(seq));
             }
+        }
+        if let Some(purged) = entry.filter(|entry| entry.kind == Kind::AuditPurged.as_str()) {
+            let until = serde_json::from_str::<Purged>(purged.data.get()).map_or(0, |purged| purged.until);
+            self.purged = self.purged.max(until);
         }
         self.findings.entries += 1;
         self.before = Some(Chain { seq, hash });
@@ -143,6 +169,10 @@ impl<'a> Checker<'a> {
     #[must_use]
     pub fn finish(mut self) -> Findings {
         self.findings.last = self.before.unwrap_or_default();
+        if let Some(first) = self.first.filter(|first| self.purged + 1 < *first) {
+            self.findings.faults.retain(|fault| *fault != Fault::NoBeginning(first));
+            self.tell(Fault::Removed(self.purged + 1, first - 1));
+        }
         let (last, signed) = (self.findings.last.seq, self.signed.last().map_or(0, |signed| signed.seq));
         if signed > last {
             self.tell(Fault::Removed(last + 1, signed));
@@ -156,7 +186,6 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::super::chain::Link;
-    use super::super::kind::Kind;
     use super::*;
 
     fn log(count: u64) -> Vec<Link> {
@@ -167,7 +196,7 @@ mod tests {
     fn check(entries: &[(u64, &Link)], signed: &[Chain]) -> Vec<Fault> {
         let mut checker = Checker::new(signed);
         for (seq, link) in entries {
-            checker.entry(*seq, &link.text, &link.hash);
+            checker.entry(*seq, &link.text, &link.hash, true);
         }
         checker.finish().faults
     }
@@ -185,8 +214,14 @@ mod tests {
         let links = log(9);
         assert_eq!(check(&placed(&links), &[of(&links[3]), of(&links[8])]), []);
         assert_eq!(check(&[], &[]), []);
-        // Its beginning was removed by age.
-        assert_eq!(check(&placed(&links[4..]), &[of(&links[3]), of(&links[8])]), []);
+        // Its beginning was removed by age, of which the log tells.
+        let signed = [of(&links[3]), of(&links[8])];
+        assert_eq!(check(&placed(&links[4..]), &signed), [Fault::Removed(1, 4)]);
+        let mut chain = of(&links[8]);
+        let told = chain.append(UNIX_EPOCH, Kind::AuditPurged, "{\"until\":4}");
+        let rest: Vec<_> = links[4..].iter().chain([&told]).cloned().collect();
+        assert_eq!(check(&placed(&rest), &signed), []);
+        assert_eq!(check(&placed(&rest[1..]), &signed), [Fault::Removed(5, 5), Fault::Removed(5, 5)]);
     }
 
     #[test]
@@ -205,7 +240,7 @@ mod tests {
 
             let mut left = placed(&links);
             left.remove(place);
-            let told = if place == 0 { Fault::NoBeginning(2) } else { Fault::Removed(seq, seq) };
+            let told = Fault::Removed(seq, seq);
             assert_eq!(check(&left, &signed), [told], "{seq} removed");
         }
         let mut swapped = placed(&links);
@@ -213,7 +248,7 @@ mod tests {
         assert_eq!(check(&swapped, &[])[..2], [Fault::Moved(3, 6), Fault::Replaced(3)]);
         assert!(check(&swapped, &[]).contains(&Fault::Moved(6, 3)));
         assert_eq!(check(&placed(&links[..6]), &[of(&links[8])]), [Fault::Removed(7, 9)]);
-        assert_eq!(check(&placed(&links[6..]), &[of(&links[3])]), [Fault::Removed(5, 6)]);
+        assert_eq!(check(&placed(&links[6..]), &[of(&links[3])]), [Fault::Removed(5, 6), Fault::Removed(1, 6)]);
     }
 
     #[test]

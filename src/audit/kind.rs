@@ -3,6 +3,8 @@
 /// The `kind` of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
+    /// Old entries were removed from this log.
+    AuditPurged,
     /// A copy of the database was made.
     BackupMade,
     /// A configuration was put in force.
@@ -33,7 +35,8 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
+        Self::AuditPurged,
         Self::BackupMade,
         Self::ConfigLoaded,
         Self::ConfigRefused,
@@ -53,6 +56,7 @@ impl Kind {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::AuditPurged => "audit.purged",
             Self::BackupMade => "backup.made",
             Self::ConfigLoaded => "config.loaded",
             Self::ConfigRefused => "config.refused",

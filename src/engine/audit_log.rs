@@ -37,15 +37,15 @@ pub async fn keep(verify: Verify, mut stop: watch::Receiver<bool>) {
 }
 
 /// The first entries of a start.
-pub fn begin(verify: &Verify, file: &Path, configuration: &Configuration) {
+pub fn begin(verify: &Verify, file: &Path, configuration: &Configuration, webhooks: usize) {
     let started = serde_json::json!({"version": env!("CARGO_PKG_VERSION"), "node": configuration.node_name});
     verify.audit_later(Kind::NodeStarted, &started);
-    loaded(verify, file, configuration);
+    loaded(verify, file, configuration, webhooks);
 }
 
-/// A configuration is in force.
-pub fn loaded(verify: &Verify, file: &Path, configuration: &Configuration) {
-    verify.audit_later(Kind::ConfigLoaded, &Loaded::new(verify, file, configuration));
+/// A configuration is in force, with so many webhook endpoints.
+pub fn loaded(verify: &Verify, file: &Path, configuration: &Configuration, webhooks: usize) {
+    verify.audit_later(Kind::ConfigLoaded, &Loaded { webhooks, ..Loaded::new(verify, file, configuration) });
 }
 
 /// A file was refused, for so many faults.
@@ -96,7 +96,7 @@ impl<'a> Loaded<'a> {
             sha256: hex::encode(configuration.sha256),
             trunks,
             numbers: configuration.verify.numbers.ranges().iter().map(|range| u64::from(range.count)).sum(),
-            webhooks: configuration.webhooks.len(),
+            webhooks: 0,
             applications: applications.collect(),
             signing_key: verify.signing_key(),
         }

@@ -99,7 +99,7 @@ impl Reload {
         let is_in_force = match result {
             Ok(next) => {
                 let rotated = self.put_in_force(next);
-                audit_log::loaded(&self.verify, &self.file, &self.running);
+                audit_log::loaded(&self.verify, &self.file, &self.running, self.endpoints.len());
                 if rotated {
                     let data = serde_json::json!({"signing_key": self.verify.signing_key()});
                     self.verify.audit_later(Kind::SigningKeyRotated, &data);

@@ -248,6 +248,7 @@ impl Node {
         let mut receivers = Receivers::default();
         receivers.run(&mut sandbox);
         let endpoints = std::mem::take(&mut configuration.webhooks);
+        let webhook_count = endpoints.len();
         let subscribed = endpoints.iter().map(|endpoint| endpoint.id.clone()).collect();
         let (webhooks, worker) = Webhooks::new(store.clone(), endpoints, fresh, metrics.clone());
         rest.spawn(|stop| worker.run(stop));
@@ -255,7 +256,7 @@ impl Node {
         rest.spawn(|stop| async move { expiring.run_expiry(stop).await });
         let retiring = verify.clone();
         rest.spawn(|stop| async move { retiring.run_retirement(stop).await });
-        audit_log::begin(&verify, file, &configuration);
+        audit_log::begin(&verify, file, &configuration, webhook_count);
         let audited = verify.clone();
         rest.spawn(|stop| audit_log::keep(audited, stop));
         let (controlled, controlling) = (Arc::clone(&data_dir), verify.clone());

@@ -12,7 +12,7 @@ use ringproof::audit::kind::Kind;
 use ringproof::audit::{checkpoint, export};
 use ringproof::config::Configuration;
 use ringproof::e164::E164;
-use ringproof::engine::data_dir::{DATABASE, signing_keys};
+use ringproof::engine::data_dir::{DATABASE, read_signing_keys};
 use ringproof::engine::operator::{self, PutBack};
 use ringproof::receipt::keys::PublicKeys;
 use ringproof::receipt::statement;
@@ -268,7 +268,7 @@ fn with_keys(keys: Option<&Path>, file: &ConfigFile, work: impl FnOnce(&PublicKe
                 Err(error) => misused(&format!("{}: {error}", path.display())),
             }
         }
-        None => with_configuration(file, |configuration| match signing_keys(&configuration.data_dir) {
+        None => with_configuration(file, |configuration| match read_signing_keys(&configuration.data_dir) {
             Ok(keys) => work(keys.public()),
             Err(error) => misused(&error.to_string()),
         }),
@@ -311,8 +311,8 @@ fn check_database(database: &Path, keys: &PublicKeys, against: &[PathBuf]) -> Re
     for fault in faults {
         checker.tell(fault);
     }
-    log.entries(None, |AuditRow { seq, text, hash }| -> Result<(), StoreError> {
-        checker.entry(seq, &text, &hash);
+    log.entries(None, |AuditRow { seq, text, hash, agrees }| -> Result<(), StoreError> {
+        checker.entry(seq, &text, &hash, agrees);
         Ok(())
     })
     .map_err(read)?;
@@ -331,7 +331,7 @@ fn check_export(log: &Path, keys: &PublicKeys, against: &[PathBuf]) -> Result<Fi
         // An export has no places but those that its entries name, in the order of its lines.
         let named = ringproof::audit::chain::Entry::parse(&text).map_or(place + 1, |entry| entry.seq);
         place = if named > place { named } else { place + 1 };
-        checker.entry(place, &text, &hash);
+        checker.entry(place, &text, &hash, true);
     }
     Ok(checker.finish())
 }
@@ -346,6 +346,9 @@ fn tell(findings: &Findings) -> ExitCode {
     }
     let (seq, hash) = (last.seq, hex::encode(last.hash));
     say(&format!("{entries} entries, {checkpoints} checkpoints fit; the last entry is {seq} with hash {hash}\n"));
+    if *entries == 0 && *checkpoints == 0 && faults.is_empty() {
+        return failed("the log is empty, which it is not where a node has ever started");
+    }
     if faults.is_empty() {
         say("the log is whole\n");
         ExitCode::SUCCESS

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, named_params, params};
 use super::apply::{ApplyError, Outbox};
 use super::row::{self, millis};
 use super::{Store, StoreError, schema};
-use crate::audit::chain::{Chain, Entry};
+use crate::audit::chain::{Chain, Entry, hash};
 use crate::audit::kind::Kind;
 use crate::matcher::verification::VerificationId;
 use crate::receipt::statement::Recorded;
@@ -22,6 +22,8 @@ pub struct AuditRow {
     pub text: String,
     /// The hash that was kept with it.
     pub hash: Vec<u8>,
+    /// Whether what stands beside the text for look-ups is what the text says.
+    pub agrees: bool,
 }
 
 /// How far the log has come, and how far that was signed.
@@ -42,20 +44,32 @@ impl Outbox<'_> {
         verification: Option<VerificationId>,
         data: &str,
     ) -> Result<(), ApplyError> {
-        let at = row::whole_millis(at);
-        let link = self.effects.chain.append(at, kind, data);
-        let sql = "INSERT INTO audit (seq, at, kind, verification, text, hash) \
-                   VALUES (:seq, :at, :kind, :verification, :text, :hash)";
-        self.connection.prepare_cached(sql)?.execute(named_params! {
-            ":seq": link.seq.cast_signed(),
-            ":at": millis(at),
-            ":kind": kind.as_str(),
-            ":verification": verification.map(|id| id.to_string()),
-            ":text": link.text,
-            ":hash": link.hash,
-        })?;
-        Ok(())
+        Ok(append(self.connection, &mut self.effects.chain, at, kind, verification, data)?)
     }
+}
+
+/// Puts an entry behind the last one.
+pub(super) fn append(
+    connection: &Connection,
+    chain: &mut Chain,
+    at: SystemTime,
+    kind: Kind,
+    verification: Option<VerificationId>,
+    data: &str,
+) -> rusqlite::Result<()> {
+    let at = row::whole_millis(at);
+    let link = chain.append(at, kind, data);
+    let sql = "INSERT INTO audit (seq, at, kind, verification, text, hash) \
+               VALUES (:seq, :at, :kind, :verification, :text, :hash)";
+    let parameters = named_params! {
+        ":seq": link.seq.cast_signed(),
+        ":at": millis(at),
+        ":kind": kind.as_str(),
+        ":verification": verification.map(|id| id.to_string()),
+        ":text": link.text,
+        ":hash": link.hash,
+    };
+    connection.prepare_cached(sql)?.execute(parameters).map(drop)
 }
 
 /// Keeps a checkpoint.
@@ -103,21 +117,25 @@ impl Store {
 }
 
 fn recorded(connection: &Connection, application: &str, id: VerificationId) -> rusqlite::Result<Option<Recorded>> {
-    let sql = "SELECT seq, at, text, hash FROM audit WHERE verification = ?1";
-    let read = |row: &rusqlite::Row<'_>| {
-        Ok((row.get::<_, i64>(0)?, row::time(row, 1)?, row.get::<_, String>(2)?, row.get::<_, [u8; 32]>(3)?))
+    let sql = "SELECT seq, text, hash, at, kind, verification FROM audit WHERE verification = ?1";
+    let found = connection.prepare_cached(sql)?.query_row([id.to_string()], entry).optional()?;
+    let Some(row) = found else { return Ok(None) };
+    let recorded = || {
+        let hash: [u8; 32] = row.hash.as_slice().try_into().ok().filter(|kept| hash(&row.text) == *kept)?;
+        let entry = Entry::parse(&row.text).filter(|entry| row.agrees && entry.seq == row.seq)?;
+        let at = humantime::parse_rfc3339(entry.at).ok()?.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        Some(Recorded { seq: row.seq, hash, at, data: entry.data.get().to_owned() })
     };
-    let found = connection.prepare_cached(sql)?.query_row([id.to_string()], read).optional()?;
-    Ok(found.and_then(|(seq, at, text, hash)| {
-        let data = Entry::parse(&text)?.data.get();
-        let owner: serde_json::Value = serde_json::from_str(data).ok()?;
-        (owner["application"] == application).then(|| Recorded {
-            seq: seq.unsigned_abs(),
-            hash,
-            at: at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
-            data: data.to_owned(),
-        })
-    }))
+    let Some(recorded) = recorded() else {
+        // Nothing is signed that was changed.
+        tracing::error!(
+            entry = row.seq,
+            "an entry of the audit log is not as it was written: run `ringproof audit verify`"
+        );
+        return Ok(None);
+    };
+    let owner: serde_json::Value = serde_json::from_str(&recorded.data).unwrap_or_default();
+    Ok((owner["application"] == application).then_some(recorded))
 }
 
 /// The audit log of a database that another process may be writing: one moment of it.
@@ -153,7 +171,7 @@ impl AuditLog {
     /// # Errors
     /// `StoreError::Read`.
     pub fn last(&self, see: impl FnOnce(AuditRow)) -> Result<(), StoreError> {
-        let sql = "SELECT seq, text, hash FROM audit ORDER BY seq DESC LIMIT 1";
+        let sql = "SELECT seq, text, hash, at, kind, verification FROM audit ORDER BY seq DESC LIMIT 1";
         let last = self.connection.prepare(sql)?.query_row([], entry).optional()?;
         last.map_or(Ok(()), |row| {
             see(row);
@@ -170,16 +188,33 @@ impl AuditLog {
         kind: Option<Kind>,
         mut each: impl FnMut(AuditRow) -> Result<(), E>,
     ) -> Result<(), E> {
-        let sql = "SELECT seq, text, hash FROM audit WHERE ?1 IS NULL OR kind = ?1 ORDER BY seq";
+        let sql = "SELECT seq, text, hash, at, kind, verification FROM audit ORDER BY seq";
         let mut statement = self.connection.prepare(sql).map_err(StoreError::Read)?;
-        let rows = statement.query_map([kind.map(Kind::as_str)], entry).map_err(StoreError::Read)?;
-        for row in rows {
-            each(row.map_err(StoreError::Read)?)?;
+        for row in statement.query_map([], entry).map_err(StoreError::Read)? {
+            let row = row.map_err(StoreError::Read)?;
+            // By the text, which is what the hash is of.
+            let is = |kind: Kind| Entry::parse(&row.text).is_none_or(|entry| entry.kind == kind.as_str());
+            if kind.is_none_or(is) {
+                each(row)?;
+            }
         }
         Ok(())
     }
 }
 
 fn entry(row: &rusqlite::Row<'_>) -> rusqlite::Result<AuditRow> {
-    Ok(AuditRow { seq: row.get::<_, i64>(0)?.unsigned_abs(), text: row.get(1)?, hash: row.get(2)? })
+    #[derive(serde::Deserialize)]
+    struct Named {
+        verification: Option<String>,
+    }
+    let (seq, text): (_, String) = (row.get::<_, i64>(0)?.unsigned_abs(), row.get(1)?);
+    let (at, kind, verification): (i64, String, Option<String>) = (row.get(3)?, row.get(4)?, row.get(5)?);
+    let agrees = Entry::parse(&text).is_some_and(|entry| {
+        let ended = kind == Kind::VerificationEnded.as_str();
+        let named = || serde_json::from_str::<Named>(entry.data.get()).ok().and_then(|data| data.verification);
+        entry.kind == kind
+            && humantime::parse_rfc3339(entry.at).is_ok_and(|time| millis(time) == at)
+            && verification == if ended { named() } else { None }
+    });
+    Ok(AuditRow { seq, text, hash: row.get(2)?, agrees })
 }

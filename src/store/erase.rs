@@ -88,7 +88,7 @@ pub(super) struct Entry {
 }
 
 impl Store {
-    /// What names this phone among an application's records.
+    /// What names this phone, in whichever of its forms, among an application's records.
     ///
     /// # Errors
     /// As [`Store::verification`].
@@ -132,6 +132,16 @@ impl Store {
 
 pub(super) fn traces(connection: &Connection, application: &str, phone: E164) -> rusqlite::Result<Traces> {
     let snapshot = connection.unchecked_transaction()?;
+    let mut all = Traces::default();
+    for form in phone.forms() {
+        let Traces { verifications, calls } = traces_of_form(&snapshot, application, form)?;
+        all.verifications.extend(verifications);
+        all.calls.extend(calls);
+    }
+    Ok(all)
+}
+
+fn traces_of_form(connection: &Connection, application: &str, phone: E164) -> rusqlite::Result<Traces> {
     let sql = "SELECT id, status, number FROM verifications WHERE application = ?1 AND phone = ?2";
     let pending = |row: &rusqlite::Row<'_>| {
         let number = (row::status(row, 1)? == Status::Pending).then(|| row::number(row, 2)).transpose()?;
@@ -139,11 +149,11 @@ pub(super) fn traces(connection: &Connection, application: &str, phone: E164) ->
     };
     let phone = row::integer(phone);
     let verifications =
-        snapshot.prepare_cached(sql)?.query_map(params![application, phone], pending)?.collect::<Result<_, _>>()?;
+        connection.prepare_cached(sql)?.query_map(params![application, phone], pending)?.collect::<Result<_, _>>()?;
     // Those that named a verification of the phone itself go with it.
     let sql = "SELECT id FROM calls WHERE caller = ?2 AND outcome IN ('refused', 'mismatched') AND application = ?1 \
                AND NOT EXISTS (SELECT 1 FROM verifications v WHERE v.id = calls.verification AND v.phone = ?2)";
-    let calls = snapshot
+    let calls = connection
         .prepare_cached(sql)?
         .query_map(params![application, phone], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
@@ -161,20 +171,16 @@ pub(super) fn applications(connection: &Connection) -> rusqlite::Result<Vec<Stri
 /// Does the step.
 pub(super) fn erase(outbox: &mut Outbox<'_>, step: &Erase) -> Result<Erased, ApplyError> {
     let mut erased = Erased::default();
-    let mut verifications = Vec::new();
     for id in &step.verifications {
-        if of_verification(outbox, step, *id, &mut erased)? {
-            verifications.push(id.to_string());
-        }
+        of_verification(outbox, step, *id, &mut erased)?;
     }
-    let mut calls = Vec::new();
     let sql = "UPDATE calls SET caller = NULL, trace = NULL WHERE id = ?1 AND application = ?2";
     for id in &step.calls {
-        if outbox.connection.prepare_cached(sql)?.execute([id, &step.application])? > 0 {
-            erased.calls += 1;
-            calls.push(id.clone());
-        }
+        erased.calls += count(outbox.connection.prepare_cached(sql)?.execute([id, &step.application])?);
     }
+    // Also what was not there: a backup that is put back later may hold it.
+    let verifications = step.verifications.iter().map(VerificationId::to_string).collect();
+    let calls = step.calls.clone();
     let entry = Entry { application: step.application.clone(), key: step.key.clone(), verifications, calls };
     let data = serde_json::to_string(&entry).expect("texts always become JSON");
     outbox.audit(step.at, Kind::PhoneErased, None, &data)?;
@@ -182,13 +188,13 @@ pub(super) fn erase(outbox: &mut Outbox<'_>, step: &Erase) -> Result<Erased, App
     Ok(erased)
 }
 
-/// Removes a verification and what hangs on it. Whether it was there.
+/// Removes a verification, where it is there, and what hangs on it.
 fn of_verification(
     outbox: &mut Outbox<'_>,
     step: &Erase,
     id: VerificationId,
     erased: &mut Erased,
-) -> Result<bool, ApplyError> {
+) -> Result<(), ApplyError> {
     let due = outbox.effects.due.len();
     let told = EventId(Ulid::generate());
     let ended = end(
@@ -209,7 +215,7 @@ fn of_verification(
     let id = id.to_string();
     let removed = "DELETE FROM verifications WHERE id = ?1 AND application = ?2";
     if connection.prepare_cached(removed)?.execute([&id, &step.application])? == 0 {
-        return Ok(false);
+        return Ok(());
     }
     erased.verifications += 1;
     erased.calls += count(connection.prepare_cached("DELETE FROM calls WHERE verification = ?1")?.execute([&id])?);
@@ -235,7 +241,7 @@ fn of_verification(
             erased.deliveries += count(stopped);
         }
     }
-    Ok(true)
+    Ok(())
 }
 
 fn count(rows: usize) -> u64 {

@@ -45,6 +45,8 @@ pub struct Purge {
     calls_before: i64,
     outbox_before: i64,
     audit_before: i64,
+    /// When it was begun, UTC.
+    pub now: SystemTime,
     answers_before: i64,
     stage: usize,
     /// Time and `seq` of the last event looked at: those that stay must not be looked at again for each chunk.
@@ -52,12 +54,14 @@ pub struct Purge {
 }
 
 /// What a chunk did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Removed {
     /// Whether there may be more of the kind.
     pub more: bool,
     /// Deliveries removed that were parked: nobody was left to take them.
     pub parked: u64,
+    /// The last entry of the audit log that was removed.
+    pub audit_until: Option<u64>,
 }
 
 /// Tables in the order of the purge. Deliveries go before the events that they carry.
@@ -80,6 +84,7 @@ impl Purge {
             calls_before: before(retention.calls),
             outbox_before: before(retention.events.max(SCHEDULE)),
             audit_before: before(retention.audit),
+            now,
             answers_before: before(ANSWERS_KEPT),
             stage: 0,
             last_event: (i64::MIN, i64::MIN),
@@ -111,7 +116,7 @@ impl Purge {
 
     fn deliveries(&mut self, connection: &Connection) -> rusqlite::Result<Removed> {
         let mut statement = connection.prepare_cached(DELIVERIES)?;
-        let mut removed = Removed { more: false, parked: 0 };
+        let mut removed = Removed::default();
         for parked in statement.query_map(params![self.outbox_before, CHUNK], |row| row.get::<_, bool>(0))? {
             removed.more = true;
             removed.parked += u64::from(parked?);
@@ -131,7 +136,7 @@ impl Purge {
             delete.execute([seq])?;
         }
         self.last_event = old.last().copied().unwrap_or(self.last_event);
-        Ok(Removed { more: !old.is_empty(), parked: 0 })
+        Ok(Removed { more: !old.is_empty(), ..Removed::default() })
     }
 
     /// Removes the entries of the audit log up to its second checkpoint, where that is old: the log begins behind one
@@ -141,9 +146,10 @@ impl Purge {
                    AND seq < (SELECT max(seq) FROM audit) ORDER BY seq LIMIT 1";
         let until: Option<i64> =
             connection.prepare_cached(sql)?.query_row([self.audit_before], |row| row.get(0)).optional()?;
-        let Some(until) = until else { return Ok(Removed { more: false, parked: 0 }) };
+        let Some(until) = until else { return Ok(Removed::default()) };
         connection.prepare_cached("DELETE FROM audit_checkpoints WHERE seq < ?1")?.execute([until])?;
-        Removed::count(connection.prepare_cached("DELETE FROM audit WHERE seq <= ?1")?.execute([until]))
+        connection.prepare_cached("DELETE FROM audit WHERE seq <= ?1")?.execute([until])?;
+        Ok(Removed { more: true, audit_until: Some(until.unsigned_abs()), ..Removed::default() })
     }
 
     fn old_answers(&mut self, connection: &Connection) -> rusqlite::Result<Removed> {
@@ -153,7 +159,7 @@ impl Purge {
 
 impl Removed {
     fn count(rows: rusqlite::Result<usize>) -> rusqlite::Result<Self> {
-        rows.map(|rows| Self { more: rows > 0, parked: 0 })
+        rows.map(|rows| Self { more: rows > 0, ..Self::default() })
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
+use tracing::{info, warn};
 
 use super::StoreError;
 
@@ -23,6 +24,9 @@ const MIGRATIONS: [&str; 4] = [
 
 /// Newest version that this program reads and writes.
 pub const VERSION: usize = MIGRATIONS.len();
+
+/// The version from which on what is removed is written over.
+const SECURE: usize = 4;
 
 /// How long a statement waits for another process, such as an operator's `SQLite` tool. Less than the 4 s after which a
 /// caller gives its wait up.
@@ -83,6 +87,8 @@ pub fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
         .map_err(|source| StoreError::Open { path: from.to_owned(), source })?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     let to = to.to_str().ok_or(rusqlite::Error::InvalidPath(to.to_owned()))?;
+    // Else the pages of the copy keep strays of rows beside their own.
+    connection.pragma_update_and_check(None, "secure_delete", true, |_| Ok(()))?;
     connection.execute("VACUUM INTO ?1", [to])?;
     Ok(())
 }
@@ -149,6 +155,13 @@ fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     for (step, sql) in MIGRATIONS.iter().enumerate().skip(version) {
         let version = step + 1;
         apply(connection, sql, version).map_err(|source| StoreError::Migration { version, source })?;
+    }
+    if (1..SECURE).contains(&version) {
+        // What such a version removed stands in the file still.
+        info!("the database of an earlier version is written anew once");
+        if let Err(fault) = connection.execute("VACUUM", []) {
+            warn!(%fault, "what was removed before is not written over yet: make as much room as the database takes and run `VACUUM` on it while the node is stopped");
+        }
     }
     Ok(())
 }

@@ -22,6 +22,8 @@ use super::queue::{BATCH, DELIVERIES, Queue, Taken};
 use super::step::{Answer, Step, StepError, Work};
 use super::{DisabledEndpoints, StoreError, audit, schema};
 use crate::audit::chain::Chain;
+use crate::audit::check::Purged;
+use crate::audit::kind::Kind;
 use crate::outbox::delivery::{Due, Subscriptions};
 use crate::telemetry::beat::Beat;
 use crate::telemetry::health::Health;
@@ -302,8 +304,18 @@ impl Writer {
                 return self.fail(&fault);
             }
         };
+        let mut chain = self.chain;
+        if let Some(until) = removed.audit_until {
+            let data = serde_json::to_string(&Purged { until }).expect("a number always becomes JSON");
+            let told = audit::append(&self.connection, &mut chain, purge.now, Kind::AuditPurged, None, &data);
+            if let Err(fault) = told {
+                self.roll_back();
+                return self.fail(&fault);
+            }
+        }
         match self.commit() {
             Ok(()) => {
+                self.chain = chain;
                 if removed.parked > 0 {
                     self.metrics.store_failures.with_label_values(&["parked_purged"]).inc_by(removed.parked);
                 }

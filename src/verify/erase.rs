@@ -27,6 +27,17 @@ const LOOKS: usize = 3;
 const LOG_TRIES: u32 = 50;
 const LOG_PAUSE: Duration = Duration::from_millis(100);
 
+/// Why the operator's wish was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum EraseError {
+    /// There is none of this name, nor was there.
+    #[error("no application has this name, in the configuration or in what is stored")]
+    NoApplication,
+    /// The store.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
 /// What an erasure did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Erasure {
@@ -45,9 +56,16 @@ impl Verify {
     }
 
     /// Erases what this application holds of this phone, or what every one does, by the operator's wish.
-    pub async fn erase_for_operator(&self, application: Option<&str>, phone: E164) -> Result<Erasure, RequestError> {
+    pub async fn erase_for_operator(&self, application: Option<&str>, phone: E164) -> Result<Erasure, EraseError> {
         let names = match application {
-            Some(name) => vec![name.to_owned()],
+            Some(name) => {
+                let configured = self.core.current.load().settings.applications.iter().any(|one| one.name == name);
+                let known = self.core.store.applications().await.map_err(|error| unavailable(&error))?;
+                if !configured && known.iter().all(|one| one != name) {
+                    return Err(EraseError::NoApplication);
+                }
+                vec![name.to_owned()]
+            }
             None => self.core.store.applications().await.map_err(|error| unavailable(&error))?,
         };
         let mut erased = Erased::default();

@@ -125,5 +125,8 @@ fn refused(detail: &str) -> Problem {
 }
 
 fn dead() -> Problem {
-    Problem::new(Code::ClientTokenExpired, "the client token died 60 s after the window of its verification")
+    Problem::new(
+        Code::ClientTokenExpired,
+        "the client token died: 60 s after the window of its verification, or with its data, which was erased",
+    )
 }

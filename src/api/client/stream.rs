@@ -44,6 +44,9 @@ pub(super) struct Seen {
 }
 
 impl Seen {
+    /// Of a verification whose data was erased.
+    const ERASED: Self = Self { status: Status::Canceled, reasons: Reasons::NONE };
+
     pub(super) fn of(verification: &Verification) -> Self {
         let shown = REASONS_OF_USER.into_iter().filter(|reason| verification.reasons.contains(*reason));
         Self { status: verification.status, reasons: shown.fold(Reasons::NONE, Reasons::with) }
@@ -153,9 +156,14 @@ impl Following {
                 () = self.watch.changed() => {}
                 () = sleep(HEARTBEAT) => return Some(Bytes::from_static(b":\n\n")),
             }
-            let row = self.shared.verify.verification_of_client(self.id).await.ok()??;
-            if let Some(event) = self.tell(&row) {
-                return Some(event.into());
+            match self.shared.verify.verification_of_client(self.id).await.ok()? {
+                Some(row) => {
+                    if let Some(event) = self.tell(&row) {
+                        return Some(event.into());
+                    }
+                }
+                // Its data was erased.
+                None => return Some(self.tell_state(Seen::ERASED, self.dies_at).into()),
             }
         }
     }
@@ -166,17 +174,21 @@ impl Following {
         if self.seen == Some(now) {
             return None;
         }
+        Some(self.tell_state(now, verification.expires_at))
+    }
+
+    fn tell_state(&mut self, now: Seen, expires_at: SystemTime) -> String {
         self.seen = Some(now);
         let data = Data {
-            id: verification.id.to_string(),
+            id: self.id.to_string(),
             status: now.status.as_str(),
-            expires_at: Timestamp(verification.expires_at),
+            expires_at: Timestamp(expires_at),
             reasons: now.reasons,
         };
         let data = serde_json::to_string(&data).expect("texts always become JSON");
         // `end` has no id: the last one stays that of the state.
         let end = if now.status == Status::Pending { "" } else { "event: end\ndata: {}\n\n" };
-        Some(format!("id: {now}\nevent: status\ndata: {data}\n\n{end}"))
+        format!("id: {now}\nevent: status\ndata: {data}\n\n{end}")
     }
 
     fn is_over(&self) -> bool {

@@ -13,7 +13,6 @@ CREATE TABLE audit (
     hash         BLOB NOT NULL         -- SHA-256 of the text
 ) STRICT;
 CREATE INDEX audit_of_verification ON audit (verification) WHERE verification IS NOT NULL;
-CREATE INDEX audit_by_kind ON audit (kind) WHERE kind <> 'verification.ended';
 
 CREATE TABLE audit_checkpoints (
     seq INTEGER PRIMARY KEY,  -- audit.seq of the newest entry then

@@ -13,7 +13,7 @@ fn check(node: &Node, signed: &[Chain]) -> Findings {
     let mut checker = Checker::new(signed);
     let log = AuditLog::open(&node.folder.database()).unwrap();
     let all = log.entries(None, |row| -> Result<(), StoreError> {
-        checker.entry(row.seq, &row.text, &row.hash);
+        checker.entry(row.seq, &row.text, &row.hash, row.agrees);
         Ok(())
     });
     all.unwrap();
@@ -97,6 +97,11 @@ fn what_is_done_to_the_log_by_hand_is_found() {
     let hand = node.connection();
     hand.execute("UPDATE audit SET text = replace(text, '\"n\":7', '\"n\":8') WHERE seq = 7", []).unwrap();
     assert_eq!(check(&node, &signed).faults, [Fault::Changed(7)]);
+    hand.execute("UPDATE audit SET kind = 'node.started' WHERE seq = 9", []).unwrap();
+    assert_eq!(check(&node, &signed).faults, [Fault::Changed(7), Fault::Relabeled(9)]);
+    hand.execute("UPDATE audit SET kind = 'key.used', at = at + 1 WHERE seq = 9", []).unwrap();
+    assert_eq!(check(&node, &signed).faults, [Fault::Changed(7), Fault::Relabeled(9)]);
+    hand.execute("UPDATE audit SET at = at - 1 WHERE seq = 9", []).unwrap();
     hand.execute("DELETE FROM audit WHERE seq IN (7, 12, 20)", []).unwrap();
     assert_eq!(check(&node, &signed).faults, [Fault::Removed(7, 7), Fault::Removed(12, 12), Fault::Removed(20, 20)]);
 }
@@ -119,11 +124,14 @@ fn age_removes_the_beginning_up_to_what_was_signed_and_never_the_last() {
     node.store.purge(at(now));
     // Signed at 0 and 300 days: older than 400 days before day 900.
     until(|| node.column("SELECT min(seq) FROM audit") == [Some(11)]);
+    assert_eq!(node.column("SELECT max(seq) FROM audit"), [Some(22)], "of which the log tells");
     assert_eq!(node.column("SELECT seq FROM audit_checkpoints ORDER BY seq"), [Some(10), Some(15), Some(20)]);
     assert_eq!(check(&node, &signed[1..]).faults, vec![]);
     node.store.purge(at(now + 4_000 * DAY));
-    until(|| node.column("SELECT min(seq) FROM audit") == [Some(16)]);
-    assert_eq!(check(&node, &signed[2..]).faults, vec![]);
+    until(|| node.column("SELECT min(seq) FROM audit") == [Some(21)]);
+    assert_eq!(check(&node, &signed[3..]).faults, vec![]);
+    node.connection().execute("DELETE FROM audit WHERE seq = 21", []).unwrap();
+    assert!(!check(&node, &signed[3..]).faults.is_empty(), "that was not age");
 }
 
 const DAY: u64 = 86_400_000;

@@ -487,7 +487,7 @@ impl World {
         let mut checker = Checker::new(&[]);
         let log = AuditLog::open(&self.folder.join("test.db")).unwrap();
         log.entries(None, |row| -> Result<(), StoreError> {
-            checker.entry(row.seq, &row.text, &row.hash);
+            checker.entry(row.seq, &row.text, &row.hash, row.agrees);
             Ok(())
         })
         .unwrap();
