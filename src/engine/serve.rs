@@ -84,6 +84,11 @@ pub enum ServeError {
         /// How long that was waited for.
         seconds: u64,
     },
+    /// The disk does not tell whether the last commit took effect, or something ended by a panic.
+    #[error(
+        "the database does not tell what became of the last commit: what was answered is on disk, what was not comes again; look at its disk"
+    )]
+    Unknown,
     /// Threads or signals.
     #[error("the system refuses {what}: {source}")]
     System {
@@ -123,7 +128,8 @@ pub async fn serve(file: &Path, configuration: Configuration, mut signals: Signa
     let stopping = tokio::spawn(node.stop());
     tokio::select! {
         stopped = timeout(STOP, stopping) => match stopped {
-            Ok(_) => Ok(()),
+            Ok(Ok(true)) => Ok(()),
+            Ok(_) => Err(ServeError::Unknown),
             Err(_) => Err(ServeError::NotSettled { seconds: STOP.as_secs() }),
         },
         () = signals.again() => {
@@ -335,16 +341,18 @@ impl Node {
         Ok((node, reload))
     }
 
-    /// Requests end first, then calls, for both still need the store; then deliveries, and the store last.
-    async fn stop(self) {
+    /// Requests end first, then calls, for both still need the store; then deliveries, and the store last. Whether all is
+    /// known to be as it was answered.
+    async fn stop(self) -> bool {
         self.requests.stop().await;
         let _ = self.calls.send(true);
         tokio::join!(threads::join(self.workers), self.streams.join_all());
         self.rest.stop().await;
         audit_log::end(&self.verify).await;
         let store = self.store;
-        let closed = tokio::task::spawn_blocking(move || store.close()).await;
-        tracing::info!(clean = closed.is_ok(), "stopped");
+        let clean = tokio::task::spawn_blocking(move || store.close()).await.unwrap_or(false);
+        tracing::info!(clean, "stopped");
+        clean
     }
 }
 

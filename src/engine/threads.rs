@@ -53,7 +53,8 @@ pub fn spawn(
                     });
                 }
                 while let Some(end) = loops.join_next().await {
-                    if end.is_err() || !*stop.borrow() {
+                    // Without its sender nobody is left to stop it: the process ends at once.
+                    if end.is_err() || !*stop.borrow() && stop.has_changed().is_ok() {
                         tracing::error!(panicked = end.is_err(), "a SIP socket is not read any more; restart the node");
                         health.set_worker_failed();
                     }

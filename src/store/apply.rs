@@ -135,6 +135,7 @@ pub fn apply(
             audit::keep_checkpoint(connection, step.seq, step.at, &step.jws)?;
             Ok(Done::Other)
         }
+        Work::Hasten(now) => deliveries::hasten(connection, *now).map(|()| Done::Other),
         Work::Erase(step) => erase::erase(&mut outbox, step).map(Done::Erased),
         Work::ReplayMany(step) => deliveries::replay_many(&mut outbox, step).map(Done::ReplayedMany),
     }

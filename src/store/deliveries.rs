@@ -5,10 +5,10 @@ use std::time::SystemTime;
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 
 use super::apply::{ApplyError, Outbox};
-use super::endpoints;
 use super::lists::{MAX_EXAMINED, OVERTAKEN, Page};
 use super::row::{self, millis};
 use super::step::{Replay, ReplayMany};
+use super::{endpoints, sweep};
 use crate::audit::kind::Kind;
 use crate::matcher::verification::VerificationId;
 use crate::outbox::delivery::{DeliveryId, DeliveryState, Due, EndpointId};
@@ -79,6 +79,9 @@ pub struct ReplayedMany {
 
 /// Most deliveries that one chunk looks at: about what a writer does in 20 ms.
 const MANY: u32 = 2_000;
+
+/// Longest plan of tries, in milliseconds.
+const PLAN: i64 = 86_400_000;
 
 const SELECT: &str = "SELECT d.id, d.endpoint, e.id, e.type, e.at, e.verification, d.state, \
     d.attempts - d.replayed_after, d.next_at, d.last_at, d.status, d.error, e.seq \
@@ -252,6 +255,17 @@ pub(super) fn replay_many(outbox: &mut Outbox<'_>, step: &ReplayMany) -> Result<
         outbox.audit(step.at, Kind::DeliveriesReplayed, None, &data)?;
     }
     Ok(replayed)
+}
+
+/// Brings forward what was planned by a clock that stood ahead: deliveries of events that are still to happen by the
+/// clock of now. Their plan of tries begins now.
+pub(super) fn hasten(connection: &Connection, now: SystemTime) -> Result<(), ApplyError> {
+    let sql = "UPDATE deliveries SET next_at = ?2 + max(0, min(next_at - planned_from, ?3)), planned_from = ?2 \
+               WHERE endpoint = ?1 AND state = 'due' AND next_at > ?2 AND planned_from > ?2";
+    for endpoint in sweep::endpoints_due(connection)? {
+        connection.prepare_cached(sql)?.execute(params![endpoint.0, millis(now), PLAN])?;
+    }
+    Ok(())
 }
 
 /// The name of a state in the database.

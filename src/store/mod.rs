@@ -37,6 +37,7 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
@@ -211,6 +212,7 @@ struct Inner {
     disabled: watch::Receiver<DisabledEndpoints>,
     erasures: watch::Receiver<u64>,
     known: Arc<KnownPhones>,
+    unknown: Arc<AtomicBool>,
     /// The writer, and the thread that reads the known phones.
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// The database, open until every connection is closed: see [`Log::start`]. The last field, so the last to go.
@@ -291,7 +293,7 @@ impl Store {
         let subscriptions = Arc::new(ArcSwap::from_pointee(subscriptions));
         metrics.webhook_backlog.set(writer::backlog(&connection)?);
         let chain = audit::chain(&connection)?;
-        let queue = Arc::new(Queue::default());
+        let (queue, unknown) = (Arc::new(Queue::default()), Arc::<AtomicBool>::default());
         let writer = Writer {
             connection,
             log,
@@ -309,6 +311,7 @@ impl Store {
             kept: Vec::new(),
             sweep_later: false,
             orphaned: 0,
+            unknown: Arc::clone(&unknown),
             failed: false,
             stale: false,
         };
@@ -325,6 +328,7 @@ impl Store {
             disabled,
             erasures,
             known,
+            unknown,
             threads,
             _file: file,
         };
@@ -554,6 +558,11 @@ impl Store {
         self.inner.readers.read(readers::idempotency_answers).await
     }
 
+    /// Brings forward what was planned by a clock that stood ahead of `now`, and would otherwise wait until then.
+    pub fn hasten(&self, now: SystemTime) {
+        self.inner.push(Urgency::Delivery, Work::Hasten(now), Box::new(drop));
+    }
+
     /// Has what is too old at `now` removed when nothing more urgent waits: what the retention says, and idempotency
     /// answers after 24 h or beyond 1,000,000.
     pub fn purge(&self, now: SystemTime) {
@@ -566,9 +575,12 @@ impl Store {
     }
 
     /// Takes no more steps, commits those that wait, ends the writer and empties the write-ahead log. Blocks. Reads
-    /// still work.
-    pub fn close(&self) {
+    /// still work. Whether all that was taken is known to be on disk or undone: `false` after a commit whose outcome a
+    /// sick disk does not tell.
+    #[expect(clippy::must_use_candidate, reason = "a test ends whatever it gives")]
+    pub fn close(&self) -> bool {
         self.inner.close();
+        !self.inner.unknown.load(Ordering::Acquire)
     }
 }
 

@@ -3,6 +3,7 @@
 //! The event is the witness: it exists exactly when its step was committed. This holds once the database has been
 //! opened anew and its write-ahead log checkpointed and emptied; before, a restart could still bring a commit back.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension};
@@ -17,6 +18,9 @@ use crate::outbox::event::{EventId, EventType};
 /// Waits between tries to reopen the database after a commit of unknown outcome: doubled from the first to the last.
 const REOPEN_FIRST: Duration = Duration::from_millis(50);
 const REOPEN_LAST: Duration = Duration::from_secs(5);
+
+/// The longest of them while the store closes: its end has a deadline.
+const REOPEN_CLOSING: Duration = Duration::from_secs(1);
 
 /// Tries to reopen that a closing store still makes.
 const REOPEN_WHILE_CLOSING: u32 = 5;
@@ -34,14 +38,18 @@ impl Writer {
                 Ok(answers) => break answers,
                 Err(fault) => warn!(%fault, "the outcome of a commit is still unknown"),
             }
-            if self.queue.pause(wait) {
+            let longest = if self.queue.pause(wait) {
                 tries_while_closing += 1;
-            }
+                REOPEN_CLOSING
+            } else {
+                REOPEN_LAST
+            };
             if tries_while_closing >= REOPEN_WHILE_CLOSING {
                 error!(steps = batch.len(), "closed without knowing the outcome of a commit");
+                self.unknown.store(true, Ordering::Release);
                 return;
             }
-            wait = (wait * 2).min(REOPEN_LAST);
+            wait = (wait * 2).min(longest);
         };
         self.recovered();
         self.queue.set_unresolved(false);
@@ -104,6 +112,7 @@ pub fn resolve(connection: &Connection, work: &Work) -> rusqlite::Result<Option<
         Work::Erase(_)
         | Work::Audit(_)
         | Work::Checkpoint(_)
+        | Work::Hasten(_)
         | Work::Tried(_)
         | Work::Replay(_)
         | Work::ReplayMany(_)

@@ -247,6 +247,7 @@ pub(super) enum Work {
     Audit(Box<Audit>),
     Checkpoint(Box<Checkpoint>),
     Erase(Box<Erase>),
+    Hasten(SystemTime),
 }
 
 /// Has a delivery tried again from the beginning of its plan.

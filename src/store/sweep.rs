@@ -51,6 +51,11 @@ pub(super) fn chunk(connection: &Connection, subscriptions: &Subscriptions) -> r
     Ok(None)
 }
 
+/// The endpoints that have deliveries due, now or later.
+pub(super) fn endpoints_due(connection: &Connection) -> rusqlite::Result<Vec<EndpointId>> {
+    with(connection, WITH_DUE)
+}
+
 fn with(connection: &Connection, sql: &str) -> rusqlite::Result<Vec<EndpointId>> {
     connection.prepare_cached(sql)?.query_map([], |row| row::endpoint_id(row, 0))?.collect()
 }

@@ -6,6 +6,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -61,6 +62,8 @@ pub struct Writer {
     pub sweep_later: bool,
     /// Deliveries that waited for endpoints that are not configured when this was last told.
     pub orphaned: i64,
+    /// It ended without knowing what became of a commit.
+    pub unknown: Arc<AtomicBool>,
     /// The last commit failed.
     pub failed: bool,
     /// The connection saw an error after which it is not to be trusted.

@@ -39,7 +39,9 @@ impl Verify {
                     () = self.core.expire_due() => {}
                 },
                 _ = tidy.tick() => {
-                    self.core.store.purge((self.core.clock.utc)());
+                    let now = (self.core.clock.utc)();
+                    self.core.store.hasten(now);
+                    self.core.store.purge(now);
                     for limits in self.core.current.get().all_limits() {
                         limits.tidy();
                     }

@@ -311,6 +311,24 @@ fn a_page_of_deliveries_looks_at_no_more_rows_than_it_may_and_says_where_to_go_o
 }
 
 #[test]
+fn what_a_clock_that_stood_ahead_has_planned_comes_at_once_after_it_is_set_back() {
+    let node = Node::new();
+    for n in [2 * HOUR, 2 * HOUR + 1, 5] {
+        node.create(n).unwrap();
+    }
+    let all = node.due(at(3 * HOUR));
+    // One of them was tried, and is to be tried again 30 s after it happened.
+    let tried = all.iter().find(|due| due.planned_from == at(2 * HOUR)).unwrap();
+    let next = at(2 * HOUR + 30_000);
+    node.settle(failed(tried.id, 1, at(2 * HOUR + 1_000), 500, Some(next)));
+    assert_eq!(node.due(at(100)).len(), 1);
+    node.store.hasten(at(100));
+    until(|| node.due(at(100)).len() == 2);
+    assert_eq!(node.due(at(100 + 29_999)).len(), 2);
+    assert_eq!(node.due(at(100 + 30_000)).len(), 3, "by the plan that began now");
+}
+
+#[test]
 fn a_range_is_replayed_piece_by_piece_and_only_what_is_over() {
     let node = Node::new();
     for n in 1..=30 {
