@@ -92,12 +92,14 @@ class Node:
     """One ringproof on a configuration of its own, with one trunk, 100 numbers and one sandbox application.
 
     `webhook_lines` are more settings of the webhook, `more_webhooks` pairs of an address and such lines, `application`
-    holds more of the application's settings, `sip` of `[sip]`. Ports are chosen once, so a node that is killed and started again is
-    found at the same place.
+    holds more of the application's settings, `sip` of `[sip]`, `number` of `[[number]]`. Ports are chosen once, so a
+    node that is killed and started again is found at the same place. `command` stands before the program, and
+    `environment` has variables for it beside this process's.
     """
 
     def __init__(
-        self, webhook_url, webhook_secrets, reject=486, webhook_lines="", more_webhooks=(), application="", sip=""
+        self, webhook_url, webhook_secrets, reject=486, webhook_lines="", more_webhooks=(), application="", sip="",
+        number="", numbers=NUMBERS,
     ):
         self.binary = find_binary()
         self.directory = Path(tempfile.mkdtemp(prefix="ringproof-interop-"))
@@ -108,7 +110,9 @@ class Node:
         self.admin = ("127.0.0.1", free_port(socket.SOCK_STREAM))
         self.config = self.directory / "config.toml"
         webhooks = [(webhook_url, webhook_lines), *more_webhooks]
-        self.config.write_text(self._config(webhooks, webhook_secrets, reject, application, sip))
+        self.config.write_text(self._config(webhooks, webhook_secrets, reject, application, sip, number, numbers))
+        self.command = []
+        self.environment = {}
         self.process = None
         self.keep = False
 
@@ -119,7 +123,7 @@ class Node:
         written.replace(self.config)
         self.process.send_signal(signal.SIGHUP)
 
-    def _config(self, webhooks, webhook_secrets, reject, application, sip):
+    def _config(self, webhooks, webhook_secrets, reject, application, sip, number, numbers):
         key = hashlib.sha256(self.key.encode()).hexdigest()
         secret_list = ", ".join(f'"{secret}"' for secret in webhook_secrets)
         webhook_sections = "\n".join(
@@ -144,9 +148,10 @@ reject = {reject}
 cli = {{ sources = ["pai", "from"], asserted_trust = "operator" }}
 
 [[number]]
-range = "+{FIRST_NUMBER}/{NUMBERS}"
+range = "+{FIRST_NUMBER}/{numbers}"
 trunks = ["local"]
 applications = ["interop"]
+{number}
 
 [[application]]
 name = "interop"
@@ -166,8 +171,9 @@ listen = "{self.admin[0]}:{self.admin[1]}"
         """Starts the process and returns once it has printed `ready`."""
         with open(self.directory / "stderr.log", "ab") as log:
             self.process = subprocess.Popen(
-                [str(self.binary), "serve", "-c", str(self.config)],
+                [*self.command, str(self.binary), "serve", "-c", str(self.config)],
                 cwd=self.directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
+                env={**os.environ, **self.environment},
             )
         ready = threading.Event()
         listeners = {}
@@ -232,7 +238,7 @@ class Api:
         self._timeout = timeout
         self._local = threading.local()
 
-    def request(self, method, path, body=None):
+    def request(self, method, path, body=None, more_headers=()):
         """Sends one request and returns status and JSON. `OSError` or `HTTPException` where no answer came."""
         connection = getattr(self._local, "connection", None)
         if connection is None:
@@ -240,7 +246,7 @@ class Api:
             connection.connect()
             connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._local.connection = connection
-        headers = {"Authorization": f"Bearer {self._key}"}
+        headers = {"Authorization": f"Bearer {self._key}", **dict(more_headers)}
         payload = None
         if body is not None:
             headers["Content-Type"] = "application/json"

@@ -30,11 +30,70 @@ class Delivery:
         return json.loads(self.body)
 
 
+class Connection(asyncio.Protocol):
+    """As much of HTTP/1.1 as a webhook needs: requests with Content-Length or in chunks, one answer each, in order."""
+
+    _PHRASES = {204: "No Content", 400: "Bad Request", 500: "Internal Server Error", 503: "Service Unavailable"}
+
+    def __init__(self, receiver):
+        self._receiver = receiver
+        self._buffer = bytearray()
+        self._transport = None
+
+    def connection_made(self, transport):
+        self._transport = transport
+
+    def data_received(self, data):
+        self._buffer += data
+        while (request := self._next()) is not None:
+            self.answer(self._receiver.take(*request))
+
+    def answer(self, status):
+        """Answers the request that was just taken."""
+        length = "" if status == 204 else "Content-Length: 0\r\n"
+        self._transport.write(f"HTTP/1.1 {status} {self._PHRASES.get(status, 'Status')}\r\n{length}\r\n".encode())
+
+    def _next(self):
+        end = self._buffer.find(b"\r\n\r\n")
+        if end < 0:
+            return None
+        lines = bytes(self._buffer[:end]).decode("latin-1").split("\r\n")[1:]
+        headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        start = end + 4
+        if headers.get("transfer-encoding", "").lower() == "chunked":
+            found = self._chunked(start)
+        else:
+            length = int(headers.get("content-length", "0"))
+            whole = len(self._buffer) >= start + length
+            found = (bytes(self._buffer[start:start + length]), start + length) if whole else None
+        if found is None:
+            return None
+        body, behind = found
+        del self._buffer[:behind]
+        return headers, body
+
+    def _chunked(self, at):
+        body = b""
+        while True:
+            line = self._buffer.find(b"\r\n", at)
+            if line < 0:
+                return None
+            size = int(bytes(self._buffer[at:line]).split(b";")[0], 16)
+            at = line + 2 + size + 2
+            if len(self._buffer) < at:
+                return None
+            if size == 0:
+                return body, at
+            body += self._buffer[line + 2:line + 2 + size]
+
+
 class Receiver:
     """HTTP/1.1 server with kept-alive connections in a thread of its own.
 
     `answers` are the status codes of the first requests; all later ones get 204. `keep` holds every delivery whole.
     """
+
+    connection = Connection
 
     def __init__(self, secrets, answers=(), keep=False):
         self._webhooks = [Webhook(secret) for secret in secrets]
@@ -55,7 +114,7 @@ class Receiver:
     def _run(self, started):
         asyncio.set_event_loop(self._loop)
         server = self._loop.run_until_complete(
-            self._loop.create_server(lambda: _Connection(self), "127.0.0.1", 0, backlog=1024)
+            self._loop.create_server(lambda: self.connection(self), "127.0.0.1", 0, backlog=1024)
         )
         self.port = server.sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/hook"
@@ -110,57 +169,3 @@ class Receiver:
         return sum(
             count - 1 for kinds in list(self.events.values()) for ids in list(kinds.values()) for count in ids.values()
         )
-
-
-class _Connection(asyncio.Protocol):
-    """As much of HTTP/1.1 as a webhook needs: requests with Content-Length or in chunks, one answer each, in order."""
-
-    _PHRASES = {204: "No Content", 400: "Bad Request", 500: "Internal Server Error", 503: "Service Unavailable"}
-
-    def __init__(self, receiver):
-        self._receiver = receiver
-        self._buffer = bytearray()
-        self._transport = None
-
-    def connection_made(self, transport):
-        self._transport = transport
-
-    def data_received(self, data):
-        self._buffer += data
-        while (request := self._next()) is not None:
-            status = self._receiver.take(*request)
-            length = "" if status == 204 else "Content-Length: 0\r\n"
-            self._transport.write(f"HTTP/1.1 {status} {self._PHRASES.get(status, 'Status')}\r\n{length}\r\n".encode())
-
-    def _next(self):
-        end = self._buffer.find(b"\r\n\r\n")
-        if end < 0:
-            return None
-        lines = bytes(self._buffer[:end]).decode("latin-1").split("\r\n")[1:]
-        headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        start = end + 4
-        if headers.get("transfer-encoding", "").lower() == "chunked":
-            found = self._chunked(start)
-        else:
-            length = int(headers.get("content-length", "0"))
-            whole = len(self._buffer) >= start + length
-            found = (bytes(self._buffer[start:start + length]), start + length) if whole else None
-        if found is None:
-            return None
-        body, behind = found
-        del self._buffer[:behind]
-        return headers, body
-
-    def _chunked(self, at):
-        body = b""
-        while True:
-            line = self._buffer.find(b"\r\n", at)
-            if line < 0:
-                return None
-            size = int(bytes(self._buffer[at:line]).split(b";")[0], 16)
-            at = line + 2 + size + 2
-            if len(self._buffer) < at:
-                return None
-            if size == 0:
-                return body, at
-            body += self._buffer[line + 2:line + 2 + size]
