@@ -311,7 +311,10 @@ impl Work {
         };
         let Some((clears, dues)) = self.in_flight.remove(&task) else { return };
         match &outcome {
-            Outcome::Delivered(_) => self.circuit.success(),
+            Outcome::Delivered(_) => {
+                self.circuit.success();
+                self.pace.success(dues.len());
+            }
             Outcome::Failed { error, .. } if error.is_of_the_event() => {
                 self.circuit.success();
                 if dues.len() > 1 {

@@ -14,11 +14,13 @@ pub(super) struct Pace {
     /// Deliveries in this second.
     rate: usize,
     failed: bool,
+    /// Events that it took in this second, new ones too.
+    taken: usize,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { rate: LEAST, failed: false }
+        Self { rate: LEAST, failed: false, taken: 0 }
     }
 }
 
@@ -28,6 +30,11 @@ impl Pace {
         self.failed = true;
     }
 
+    /// The receiver has taken so many events: it can do with as many in a second.
+    pub(super) fn success(&mut self, events: usize) {
+        self.taken += events;
+    }
+
     /// The receiver was away: what it gets now begins slowly.
     pub(super) fn begin_anew(&mut self) {
         *self = Self::default();
@@ -35,9 +42,10 @@ impl Pace {
 
     /// A second has passed, of which `left` places were not used. Gives those of the next one.
     pub(super) fn turn(&mut self, left: usize) -> usize {
+        let taken = std::mem::take(&mut self.taken);
         if std::mem::take(&mut self.failed) {
             self.rate = (self.rate / 2).max(LEAST);
-        } else if left == 0 {
+        } else if left == 0 || taken >= self.rate {
             self.rate = (self.rate * 2).min(MOST);
         }
         self.rate
@@ -53,6 +61,12 @@ mod tests {
         let mut pace = Pace::default();
         assert_eq!((0..4).map(|_| pace.turn(0)).collect::<Vec<_>>(), [32, 64, 128, 256]);
         assert_eq!(pace.turn(3), 256, "it is fast enough");
+        pace.success(255);
+        assert_eq!(pace.turn(3), 256);
+        pace.success(256);
+        assert_eq!((pace.turn(3), pace.turn(3)), (512, 512), "so many new ones were no trouble either");
+        pace.failure();
+        assert_eq!(pace.turn(0), 256);
         pace.failure();
         assert_eq!((pace.turn(0), pace.turn(0)), (128, 256));
         for _ in 0..100 {
