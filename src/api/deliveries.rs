@@ -11,6 +11,7 @@ use ulid::Ulid;
 
 use super::auth::authenticate;
 use super::create::parse_empty;
+use super::fields::Faults;
 use super::problem::{Code, Problem};
 use super::query::Parameters;
 use super::scope::Scope;
@@ -120,6 +121,11 @@ impl From<ReplayError> for Problem {
             ReplayError::NotFound => no_such_delivery(),
             ReplayError::Disabled(_) => Self::new(Code::EndpointDisabled, detail),
             ReplayError::Removed(_) => Self::new(Code::EndpointRemoved, detail),
+            ReplayError::UnknownAfter => {
+                let mut faults = Faults::default();
+                faults.add("/after", "unknown_cursor", detail);
+                Self::fields(faults.into_vec())
+            }
             ReplayError::Request(error) => error.into(),
         }
     }

@@ -114,8 +114,8 @@ impl<'a> Checker<'a> {
         let actual = hash(text);
         self.first.get_or_insert(seq);
         let before = self.before.or_else(|| self.beginning(seq));
-        if let Some(before) = before.filter(|before| seq > before.seq + 1) {
-            self.tell(Fault::Removed(before.seq + 1, seq - 1));
+        if let Some(before) = before.filter(|before| seq > before.seq.saturating_add(1)) {
+            self.tell(Fault::Removed(before.seq.saturating_add(1), seq - 1));
         }
         let entry = Entry::parse(text);
         if actual.as_slice() != kept {
@@ -128,7 +128,7 @@ impl<'a> Checker<'a> {
             self.tell(Fault::Changed(seq));
         } else if !agrees {
             self.tell(Fault::Relabeled(seq));
-        } else if let Some(before) = before.filter(|before| before.seq + 1 == seq)
+        } else if let Some(before) = before.filter(|before| before.seq.checked_add(1) == Some(seq))
             && entry.as_ref().and_then(Entry::previous) != Some(before.hash)
         {
             self.tell(Fault::Replaced(before.seq));
@@ -169,13 +169,13 @@ impl<'a> Checker<'a> {
     #[must_use]
     pub fn finish(mut self) -> Findings {
         self.findings.last = self.before.unwrap_or_default();
-        if let Some(first) = self.first.filter(|first| self.purged + 1 < *first) {
+        if let Some(first) = self.first.filter(|first| self.purged.saturating_add(1) < *first) {
             self.findings.faults.retain(|fault| *fault != Fault::NoBeginning(first));
-            self.tell(Fault::Removed(self.purged + 1, first - 1));
+            self.tell(Fault::Removed(self.purged.saturating_add(1), first - 1));
         }
         let (last, signed) = (self.findings.last.seq, self.signed.last().map_or(0, |signed| signed.seq));
         if signed > last {
-            self.tell(Fault::Removed(last + 1, signed));
+            self.tell(Fault::Removed(last.saturating_add(1), signed));
         }
         self.findings
     }

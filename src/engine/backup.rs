@@ -13,13 +13,19 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::data_dir::{DATABASE, write_private};
+use super::data_dir::{DATABASE, UNFINISHED, write_private};
 use crate::store::{self, StoreError};
 
 /// The small files that belong to the state, where they are there.
-pub(super) const SMALL: [&str; 3] = ["node.secret", "signing.json", "sandbox.json"];
+const SMALL: [&str; 3] = ["node.secret", "signing.json", "sandbox.json"];
 
 const MANIFEST: &str = "manifest.json";
+
+/// Where a copy is made ready in a data directory.
+const STAGED: &str = "restore-unfinished";
+
+/// How folders of former states begin.
+const ASIDE: &str = "before-restore-";
 
 /// Form of the manifest.
 const VERSION: u32 = 1;
@@ -149,32 +155,75 @@ pub fn check(from: &Path) -> Result<Made, BackupError> {
     Ok(made)
 }
 
-/// Puts the files of a copy that was checked into a data directory, in which none of them is.
+/// Puts the files of a copy that was checked into a folder of the data directory, where it is made ready. What an earlier
+/// restore that broke off has left there is removed.
 ///
 /// # Errors
 /// `BackupError::File`.
-pub fn put_back(made: &Made, from: &Path, data_dir: &Path) -> Result<(), BackupError> {
-    // The database last: a node that is started half way finds none and says so.
-    let database = [DATABASE.to_owned()];
-    for name in made.files.keys().filter(|name| *name != DATABASE).chain(&database) {
-        copy(&from.join(name), &data_dir.join(name))?;
+pub fn stage(made: &Made, from: &Path, data_dir: &Path) -> Result<PathBuf, BackupError> {
+    let staged = data_dir.join(STAGED);
+    if staged.symlink_metadata().is_ok() {
+        fs::remove_dir_all(&staged).map_err(|source| fault(&staged, source))?;
     }
-    Ok(())
+    DirBuilder::new().mode(0o700).create(&staged).map_err(|source| fault(&staged, source))?;
+    for name in made.files.keys() {
+        copy(&from.join(name), &staged.join(name))?;
+    }
+    Ok(staged)
+}
+
+/// Sets aside what stands in a data directory and puts in its place what was made ready. Gives the folder of the former,
+/// where there was something. From the first move to the last the directory is marked, and no node starts in it.
+///
+/// # Errors
+/// `BackupError::File`.
+pub fn put_in_place(staged: &Path, data_dir: &Path, at: SystemTime) -> Result<Option<PathBuf>, BackupError> {
+    let mark = data_dir.join(UNFINISHED);
+    write_private(&mark, b"").map_err(|source| fault(&mark, source))?;
+    let aside = set_aside(data_dir, at)?;
+    for name in SMALL.iter().chain([&DATABASE]) {
+        let (from, to) = (staged.join(name), data_dir.join(name));
+        match fs::rename(&from, &to) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fault(&to, error)),
+            _ => {}
+        }
+    }
+    let done = fs::remove_dir_all(staged)
+        .and_then(|()| File::open(data_dir)?.sync_all())
+        .and_then(|()| fs::remove_file(&mark))
+        .and_then(|()| File::open(data_dir)?.sync_all());
+    done.map_err(|source| fault(data_dir, source))?;
+    Ok(aside)
+}
+
+/// The databases of states that were set aside in a data directory.
+///
+/// # Errors
+/// `BackupError::File`.
+pub fn set_aside_before(data_dir: &Path) -> Result<Vec<PathBuf>, BackupError> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(data_dir).map_err(|source| fault(data_dir, source))? {
+        let path = entry.map_err(|source| fault(data_dir, source))?.path();
+        let is_aside = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(ASIDE));
+        let database = path.join(DATABASE);
+        if is_aside && database.symlink_metadata().is_ok() {
+            found.push(database);
+        }
+    }
+    Ok(found)
 }
 
 /// Moves what stands in a data directory into a folder of it. Gives the folder, where there was something.
-///
-/// # Errors
-/// `BackupError::File`.
-pub fn set_aside(data_dir: &Path, at: SystemTime) -> Result<Option<PathBuf>, BackupError> {
+fn set_aside(data_dir: &Path, at: SystemTime) -> Result<Option<PathBuf>, BackupError> {
     let log = [format!("{DATABASE}-wal"), format!("{DATABASE}-shm")];
-    let names = SMALL.iter().copied().chain([DATABASE]).chain(log.iter().map(String::as_str));
+    // The log before the database that it belongs to: alone that one is whole but for it, and it says so.
+    let names = log.iter().map(String::as_str).chain([DATABASE]).chain(SMALL.iter().copied());
     let there: Vec<&str> = names.filter(|name| data_dir.join(name).symlink_metadata().is_ok()).collect();
     if there.is_empty() {
         return Ok(None);
     }
     let at = humantime::format_rfc3339_millis(at).to_string().replace([':', '.'], "-");
-    let aside = data_dir.join(format!("before-restore-{at}"));
+    let aside = data_dir.join(format!("{ASIDE}{at}"));
     DirBuilder::new().mode(0o700).create(&aside).map_err(|source| fault(&aside, source))?;
     for name in there {
         let to = aside.join(name);
@@ -184,7 +233,7 @@ pub fn set_aside(data_dir: &Path, at: SystemTime) -> Result<Option<PathBuf>, Bac
 }
 
 /// Whole or not there.
-pub(super) fn copy(from: &Path, to: &Path) -> Result<(), BackupError> {
+fn copy(from: &Path, to: &Path) -> Result<(), BackupError> {
     let unfinished = to.with_extension("new");
     let copied = fs::copy(from, &unfinished)
         .and_then(|_| fs::set_permissions(&unfinished, PermissionsExt::from_mode(0o600)))
@@ -241,9 +290,10 @@ mod tests {
         assert_eq!(check(&to).unwrap(), made);
         assert!(matches!(make(&data, &to, UNIX_EPOCH), Err(BackupError::Exists(_))));
 
-        let aside = set_aside(&data, UNIX_EPOCH).unwrap().unwrap();
-        assert!(aside.join("node.secret").exists() && set_aside(&data, UNIX_EPOCH).unwrap().is_none());
-        put_back(&made, &to, &data).unwrap();
+        let staged = stage(&made, &to, &data).unwrap();
+        let aside = put_in_place(&staged, &data, UNIX_EPOCH).unwrap().unwrap();
+        assert!(aside.join("node.secret").exists() && !staged.exists() && !data.join(UNFINISHED).exists());
+        assert_eq!(set_aside_before(&data).unwrap(), [aside.join(DATABASE)]);
         let again = rusqlite::Connection::open(data.join(DATABASE)).unwrap();
         assert_eq!(again.query_row("SELECT x FROM t", [], |row| row.get::<_, i64>(0)).unwrap(), 1);
 

@@ -93,9 +93,13 @@ pub async fn serve(data_dir: Arc<DataDir>, verify: Verify, mut stop: watch::Rece
         tokio::select! {
             () = async { drop(stop.wait_for(|stop| *stop).await) } => break,
             accepted = listener.accept() => {
-                let (Ok((stream, _)), Ok(place)) = (accepted, Arc::clone(&places).try_acquire_owned()) else {
+                let Ok((stream, _)) = accepted else {
+                    // Mostly for want of descriptors.
+                    tokio::time::sleep(Duration::from_millis(200)).await;
                     continue;
                 };
+                // More than these wait for their turn.
+                let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
                 let (data_dir, verify) = (Arc::clone(&data_dir), verify.clone());
                 tokio::spawn(async move {
                     let _place = place;

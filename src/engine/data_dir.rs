@@ -13,6 +13,9 @@ use crate::receipt::keys::{Keys as SigningKeys, KeysError, PublicKeys, SEED};
 /// The database.
 pub const DATABASE: &str = "ringproof.db";
 
+/// Marks a directory in which a restore was under way when it broke off.
+pub(super) const UNFINISHED: &str = "restore-unfinished.mark";
+
 /// The keys that sign receipts and the audit log.
 pub(super) const SIGNING: &str = "signing.json";
 
@@ -46,6 +49,9 @@ pub enum DataDirError {
     /// The secret is not what this program wrote.
     #[error("{} does not hold {SECRET} bytes; restore it from a backup, or remove it if no verification is pending", .0.display())]
     Secret(PathBuf),
+    /// A restore broke off in it.
+    #[error("a restore into {} broke off: run `ringproof restore` once more", .0.display())]
+    Unfinished(PathBuf),
     /// The keys are not what this program wrote.
     #[error("{}: {source}; restore it from a backup", path.display())]
     Signing {
@@ -85,6 +91,15 @@ impl DataDir {
             Err(TryLockError::WouldBlock) => Err(DataDirError::InUse(path.to_owned())),
             Err(TryLockError::Error(source)) => Err(fault(&lock_path, source)),
         }
+    }
+
+    /// Refuses a directory in which a restore broke off.
+    ///
+    /// # Errors
+    /// `DataDirError::Unfinished`.
+    pub fn require_whole(&self) -> Result<(), DataDirError> {
+        let broken = self.file(UNFINISHED).symlink_metadata().is_ok();
+        if broken { Err(DataDirError::Unfinished(self.path.clone())) } else { Ok(()) }
     }
 
     /// Where it is.

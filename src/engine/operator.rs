@@ -11,12 +11,13 @@ use tokio::sync::{mpsc, oneshot};
 use super::backup::{self, BackupError, Made};
 use super::clock::{self, CLOCK};
 use super::control::{self, Answer, Question, Tally, tally};
-use super::data_dir::{DATABASE, DataDir, DataDirError, SIGNING};
+use super::data_dir::{DATABASE, DataDir, DataDirError, SIGNING, read_signing_keys, write_private};
+use super::webhooks::subscriptions;
 use crate::audit::kind::Kind;
 use crate::audit::{checkpoint, export};
 use crate::config::Configuration;
 use crate::e164::E164;
-use crate::outbox::delivery::Subscriptions;
+use crate::receipt::keys::Keys;
 use crate::store::{self, Audit, AuditLog, Checkpoint, Erase, Store, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::verify::Verify;
@@ -49,6 +50,9 @@ pub enum OperatorError {
         /// What is wrong.
         why: String,
     },
+    /// There is no state of a node.
+    #[error("{} is not there: a relative data_dir counts from the directory in which the node is started", .0.display())]
+    NoState(PathBuf),
     /// The directory holds a node's state.
     #[error(
         "{} holds a node's state; with --replace it is set aside there, and what was erased in it is erased in the backup too",
@@ -66,6 +70,7 @@ pub async fn erase(
     phone: E164,
     application: Option<String>,
 ) -> Result<(Tally, bool), OperatorError> {
+    require_state(configuration)?;
     let data_dir = match DataDir::open(&configuration.data_dir) {
         Ok(data_dir) => data_dir,
         Err(DataDirError::InUse(path)) => {
@@ -77,7 +82,7 @@ pub async fn erase(
         }
         Err(error) => return Err(error.into()),
     };
-    let (store, _ready) = open(&data_dir, configuration)?;
+    let (store, _ready) = open(&data_dir.file(DATABASE), configuration)?;
     let verify = Verify::new(
         configuration.verify.clone(),
         data_dir.keys()?.pairs,
@@ -99,6 +104,7 @@ pub async fn erase(
 /// # Errors
 /// [`OperatorError`].
 pub async fn back_up(configuration: &Configuration, to: &Path) -> Result<Made, OperatorError> {
+    require_state(configuration)?;
     let to = std::path::absolute(to).map_err(|source| BackupError::File { path: to.to_owned(), source })?;
     let data_dir = match DataDir::open(&configuration.data_dir) {
         Ok(data_dir) => data_dir,
@@ -111,7 +117,7 @@ pub async fn back_up(configuration: &Configuration, to: &Path) -> Result<Made, O
         Err(error) => return Err(error.into()),
     };
     let made = backup::make(data_dir.path(), &to, clock::utc())?;
-    let (store, _ready) = open(&data_dir, configuration)?;
+    let (store, _ready) = open(&data_dir.file(DATABASE), configuration)?;
     tell(&store, Kind::BackupMade, &serde_json::json!(made)).await?;
     close(store).await;
     Ok(made)
@@ -164,13 +170,15 @@ pub async fn put_back(
             ),
         }
     }
-    let aside = backup::set_aside(data_dir.path(), clock::utc())?;
-    backup::put_back(&made, from, data_dir.path())?;
-    if let Some(aside) = &aside {
-        // What was signed with keys that came after the backup is to be checked still.
-        keep_signing_keys(aside, &data_dir)?;
+    for earlier in backup::set_aside_before(data_dir.path())? {
+        // One that cannot be read was replaced for that reason, which was said then.
+        erasures.extend(read_erasures(&earlier).map(|(found, _)| found).unwrap_or_default());
     }
-    let (store, _ready) = open(&data_dir, configuration)?;
+    // All of it is done beside the state that is there, which stands untouched until the last moment.
+    let staged = backup::stage(&made, from, data_dir.path())?;
+    keep_signing_keys(&data_dir, &staged)?;
+    let signing = Signing { keys: read_signing_keys(&staged)?, issuer: issuer(configuration) };
+    let (store, _ready) = open(&staged.join(DATABASE), configuration)?;
     let mut seen = HashSet::new();
     erasures.retain(|text| seen.insert(text.clone()));
     let mut erased = store::Erased::default();
@@ -181,11 +189,18 @@ pub async fn put_back(
         "backup": made.at, "erasures": erasures.len(), "erased": erased, "replaced": replaced,
     });
     tell(&store, Kind::Restored, &entry).await?;
-    sign(&store, &signing(&data_dir, configuration)?).await?;
+    sign(&store, &signing).await?;
     let emptying = store.clone();
     let _ = tokio::task::spawn_blocking(move || emptying.truncate_log()).await;
     close(store).await;
+    let aside = backup::put_in_place(&staged, data_dir.path(), clock::utc())?;
     Ok(PutBack { made, aside, erasures: erasures.len(), erased: tally(erased) })
+}
+
+/// A directory without a database is somebody's mistake about the place, not an empty node.
+fn require_state(configuration: &Configuration) -> Result<(), OperatorError> {
+    let database = configuration.data_dir.join(DATABASE);
+    if database.symlink_metadata().is_ok() { Ok(()) } else { Err(OperatorError::NoState(database)) }
 }
 
 /// Has another key sign. A node that runs takes it up with its next reload. Gives the key's name.
@@ -193,15 +208,19 @@ pub async fn put_back(
 /// # Errors
 /// [`OperatorError`].
 pub fn rotate(configuration: &Configuration) -> Result<String, OperatorError> {
+    require_state(configuration)?;
     Ok(super::data_dir::rotate_signing_keys(&configuration.data_dir)?)
 }
 
-/// Keeps the keys of a state that was set aside, where they are all of the backup's and more.
-fn keep_signing_keys(aside: &Path, data_dir: &DataDir) -> Result<(), OperatorError> {
-    let Ok(newer) = super::data_dir::read_signing_keys(aside) else { return Ok(()) };
-    if newer.public().has_all(data_dir.signing_keys()?.public()) {
-        backup::copy(&aside.join(SIGNING), &data_dir.file(SIGNING))?;
-    }
+/// Has the keys of the state that is there go on to sign and to check, with those of the backup besides.
+fn keep_signing_keys(data_dir: &DataDir, staged: &Path) -> Result<(), OperatorError> {
+    let present = data_dir.file(SIGNING);
+    let Ok(text) = std::fs::read_to_string(&present) else { return Ok(()) };
+    let backed_up = read_signing_keys(staged)?;
+    let merged = Keys::file_and(&text, backed_up.public());
+    let merged = merged.map_err(|source| DataDirError::Signing { path: present, source })?;
+    let path = staged.join(SIGNING);
+    write_private(&path, merged.as_bytes()).map_err(|source| BackupError::File { path, source })?;
     Ok(())
 }
 
@@ -255,15 +274,16 @@ async fn tell(store: &Store, kind: Kind, data: &serde_json::Value) -> Result<(),
     answer.await.ok().and_then(Result::ok).ok_or_else(|| OperatorError::Refused("the database takes no writes".into()))
 }
 
-/// The store of a node that does not run. Its endpoints are none, so nothing is sent.
+/// The store of a node that does not run: nothing is sent.
 fn open(
-    data_dir: &DataDir,
+    database: &Path,
     configuration: &Configuration,
 ) -> Result<(Store, mpsc::Receiver<crate::outbox::delivery::Due>), StoreError> {
-    let settings = store::Settings { path: data_dir.file(DATABASE), retention: configuration.retention };
+    let settings = store::Settings { path: database.to_owned(), retention: configuration.retention };
     let (ready, kept) = mpsc::channel(1);
-    // Nothing is subscribed and nothing parked: the node's next start finds deliveries as they were.
-    let store = Store::open_unswept(&settings, Subscriptions::default(), Metrics::new(), Arc::default(), ready)?;
+    // What ends now is told when the node runs again; nothing else is touched.
+    let store =
+        Store::open_unswept(&settings, subscriptions(&configuration.webhooks), Metrics::new(), Arc::default(), ready)?;
     Ok((store, kept))
 }
 
@@ -276,8 +296,11 @@ async fn close(store: Store) {
 /// # Errors
 /// Those of the data directory.
 pub fn signing(data_dir: &DataDir, configuration: &Configuration) -> Result<Signing, DataDirError> {
-    let issuer = configuration.api.public_url.clone().unwrap_or_else(|| configuration.node_name.clone());
-    Ok(Signing { keys: data_dir.signing_keys()?, issuer })
+    Ok(Signing { keys: data_dir.signing_keys()?, issuer: issuer(configuration) })
+}
+
+fn issuer(configuration: &Configuration) -> String {
+    configuration.api.public_url.clone().unwrap_or_else(|| configuration.node_name.clone())
 }
 
 fn refused(answer: Answer) -> OperatorError {

@@ -213,6 +213,7 @@ impl Node {
         supervisor: Arc<Supervisor>,
     ) -> Result<(Self, Reload), ServeError> {
         let data_dir = Arc::new(DataDir::open(&configuration.data_dir)?);
+        data_dir.require_whole()?;
         let keys = data_dir.keys()?;
         let mut sandbox = sandbox::complete(&mut configuration, &data_dir, &HashMap::new()).await?;
 

@@ -101,12 +101,6 @@ impl PublicKeys {
         self.0.is_empty()
     }
 
-    /// Whether every key of `others` is among these.
-    #[must_use]
-    pub fn has_all(&self, others: &Self) -> bool {
-        others.0.iter().all(|key| self.0.contains(key))
-    }
-
     /// Whether there is a key of this name.
     #[must_use]
     pub fn has(&self, kid: &str) -> bool {
@@ -152,6 +146,19 @@ impl Keys {
         let signing = next.public.0.iter().map(|key| jwk(key, Some(BASE64_URL_SAFE_NO_PAD.encode(seed))));
         let keys = former.0.iter().map(|key| jwk(key, None)).chain(signing).collect();
         serde_json::to_string(&Set { keys }).expect("texts always become JSON")
+    }
+
+    /// The file of `text` with former keys of another one besides.
+    ///
+    /// # Errors
+    /// Each [`KeysError`] of `text`.
+    #[expect(clippy::missing_panics_doc, reason = "texts always become JSON")]
+    pub fn file_and(text: &str, others: &PublicKeys) -> Result<String, KeysError> {
+        let own = Self::parse(text)?;
+        let mut keys = parse(text)?.keys;
+        let missing = others.0.iter().filter(|key| !own.public.0.contains(key)).map(|key| jwk(key, None));
+        keys.splice(0..0, missing);
+        Ok(serde_json::to_string(&Set { keys }).expect("texts always become JSON"))
     }
 
     /// What checks.
@@ -238,6 +245,13 @@ mod tests {
         assert_eq!(second.matches("\"d\":").count(), 1, "a former key cannot sign any more");
         let shown = new.public().to_jwks();
         assert!(!shown.contains("\"d\":"));
+        let third = Keys::file_with(&PublicKeys::default(), &[3; 32]);
+        let both = Keys::parse(&Keys::file_and(&third, new.public()).unwrap()).unwrap();
+        assert_eq!((both.public().len(), both.kid()), (3, Keys::parse(&third).unwrap().kid()));
+        assert_eq!(
+            Keys::file_and(&third, both.public()).map(|it| Keys::parse(&it).unwrap().public().len()).unwrap(),
+            3
+        );
         assert_eq!(PublicKeys::parse(&shown).unwrap(), *new.public());
         assert!(!format!("{new:?}").contains(&BASE64_URL_SAFE_NO_PAD.encode([2; 32])));
     }

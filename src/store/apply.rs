@@ -36,8 +36,8 @@ pub struct Effects {
     pub disabled: Vec<(String, EndpointId, DisableReason)>,
     /// Whether endpoints were enabled.
     pub enabled: bool,
-    /// Whether a person's data was removed: what of it is on its way is not to be sent.
-    pub erased: bool,
+    /// Applications of which a person's data was removed: what of it is on its way is not to be sent.
+    pub erased: Vec<String>,
 }
 
 /// A point in a transaction to go back to.

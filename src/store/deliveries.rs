@@ -75,10 +75,12 @@ pub struct ReplayedMany {
     pub next: Option<DeliveryId>,
     /// Whether the endpoint takes none: it is disabled or not configured any more.
     pub refused: bool,
+    /// Whether the delivery to go on behind is not there.
+    pub unknown_after: bool,
 }
 
-/// Most deliveries that one chunk looks at: about what a writer does in 20 ms.
-const MANY: u32 = 2_000;
+/// Most deliveries that one chunk looks at: about what a writer does in 10 ms.
+const MANY: u32 = 500;
 
 /// Longest plan of tries, in milliseconds.
 const PLAN: i64 = 86_400_000;
@@ -212,6 +214,9 @@ pub(super) fn replay_many(outbox: &mut Outbox<'_>, step: &ReplayMany) -> Result<
     let after = step.after.map_or(0, |id| id.0);
     let from = "SELECT event FROM deliveries WHERE id = ?1";
     let begun: Option<i64> = connection.prepare_cached(from)?.query_row([after], |row| row.get(0)).optional()?;
+    if step.after.is_some() && begun.is_none() {
+        return Ok(ReplayedMany { unknown_after: true, ..ReplayedMany::default() });
+    }
     let parameters = params![first.max(begun.unwrap_or(0)), last.unwrap_or(0), after, MANY];
     let mut replayed = ReplayedMany::default();
     let (mut looked_at, mut wanted) = (0, Vec::new());
@@ -262,6 +267,10 @@ pub(super) fn replay_many(outbox: &mut Outbox<'_>, step: &ReplayMany) -> Result<
 pub(super) fn hasten(connection: &Connection, now: SystemTime) -> Result<(), ApplyError> {
     let sql = "UPDATE deliveries SET next_at = ?2 + max(0, min(next_at - planned_from, ?3)), planned_from = ?2 \
                WHERE endpoint = ?1 AND state = 'due' AND next_at > ?2 AND planned_from > ?2";
+    let ahead = "SELECT EXISTS (SELECT 1 FROM events WHERE at > ?1)";
+    if !connection.prepare_cached(ahead)?.query_row([millis(now)], |row| row.get(0))? {
+        return Ok(());
+    }
     for endpoint in sweep::endpoints_due(connection)? {
         connection.prepare_cached(sql)?.execute(params![endpoint.0, millis(now), PLAN])?;
     }

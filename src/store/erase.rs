@@ -4,6 +4,7 @@
 //! of that goes with the verification's row. What was not delivered is not sent any more. Invariant: a chunk is one
 //! transaction with its entry in the audit log, which lists what it removed, so that the same can be done to a backup.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -171,8 +172,9 @@ pub(super) fn applications(connection: &Connection) -> rusqlite::Result<Vec<Stri
 /// Does the step.
 pub(super) fn erase(outbox: &mut Outbox<'_>, step: &Erase) -> Result<Erased, ApplyError> {
     let mut erased = Erased::default();
+    let mut redacted = HashSet::new();
     for id in &step.verifications {
-        of_verification(outbox, step, *id, &mut erased)?;
+        of_verification(outbox, step, *id, &mut erased, &mut redacted)?;
     }
     let sql = "UPDATE calls SET caller = NULL, trace = NULL WHERE id = ?1 AND application = ?2";
     for id in &step.calls {
@@ -184,7 +186,8 @@ pub(super) fn erase(outbox: &mut Outbox<'_>, step: &Erase) -> Result<Erased, App
     let entry = Entry { application: step.application.clone(), key: step.key.clone(), verifications, calls };
     let data = serde_json::to_string(&entry).expect("texts always become JSON");
     outbox.audit(step.at, Kind::PhoneErased, None, &data)?;
-    outbox.effects.erased = true;
+    outbox.effects.due.retain(|due| !redacted.contains(&due.event));
+    outbox.effects.erased.push(step.application.clone());
     Ok(erased)
 }
 
@@ -194,6 +197,7 @@ fn of_verification(
     step: &Erase,
     id: VerificationId,
     erased: &mut Erased,
+    redacted: &mut HashSet<EventId>,
 ) -> Result<(), ApplyError> {
     let due = outbox.effects.due.len();
     let told = EventId(Ulid::generate());
@@ -228,9 +232,10 @@ fn of_verification(
     };
     let events: Vec<_> = connection.prepare_cached(events)?.query_map([&id], read)?.collect::<rusqlite::Result<_>>()?;
     for (seq, kind, at, body, event) in events.into_iter().filter(|(_, kind, ..)| !kind.is_of_delivery()) {
-        let redacted = erased_body(kind, at, &id, &body);
-        connection.prepare_cached("UPDATE events SET body = ?2 WHERE seq = ?1")?.execute(params![seq, redacted])?;
+        let left = erased_body(kind, at, &id, &body);
+        connection.prepare_cached("UPDATE events SET body = ?2 WHERE seq = ?1")?.execute(params![seq, left])?;
         erased.events += 1;
+        redacted.insert(event);
         if event == told {
             continue;
         }

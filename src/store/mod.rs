@@ -31,7 +31,7 @@ mod tests;
 mod tried;
 mod writer;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -75,6 +75,9 @@ pub use step::{
 
 /// The endpoints that are sent nothing.
 pub type DisabledEndpoints = Arc<HashSet<EndpointId>>;
+
+/// How often something was erased, by application.
+pub type Erasures = HashMap<String, u64>;
 
 /// What the operator configures about the store.
 #[derive(Debug, Clone)]
@@ -210,7 +213,7 @@ struct Inner {
     retention: ArcSwap<Retention>,
     subscriptions: Arc<ArcSwap<Subscriptions>>,
     disabled: watch::Receiver<DisabledEndpoints>,
-    erasures: watch::Receiver<u64>,
+    erasures: watch::Receiver<Erasures>,
     known: Arc<KnownPhones>,
     unknown: Arc<AtomicBool>,
     /// The writer, and the thread that reads the known phones.
@@ -289,7 +292,7 @@ impl Store {
         let log = Log::start(&settings.path, Arc::clone(&file), log::PAGES).map_err(StoreError::Thread)?;
         log.watch(&mut connection)?;
         let (disabled, watched) = watch::channel(DisabledEndpoints::default());
-        let (erased, erasures) = watch::channel(0);
+        let (erased, erasures) = watch::channel(Erasures::default());
         let subscriptions = Arc::new(ArcSwap::from_pointee(subscriptions));
         metrics.webhook_backlog.set(writer::backlog(&connection)?);
         let chain = audit::chain(&connection)?;
@@ -489,7 +492,7 @@ impl Store {
 
     /// Tells whenever a person's data was removed: what of it is on its way is read from the store anew.
     #[must_use]
-    pub fn erasures(&self) -> watch::Receiver<u64> {
+    pub fn erasures(&self) -> watch::Receiver<Erasures> {
         self.inner.erasures.clone()
     }
 

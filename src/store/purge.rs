@@ -13,6 +13,9 @@ use super::row::millis;
 /// Rows removed in one transaction, at most.
 const CHUNK: i64 = 1_000;
 
+/// Entries of the audit log removed in one transaction: more than stand between two checkpoints at any rate of calls.
+const AUDIT_CHUNK: i64 = 20_000;
+
 /// How long an idempotency answer is kept.
 const ANSWERS_KEPT: Duration = Duration::from_hours(24);
 
@@ -30,6 +33,15 @@ const DELIVERIES: &str = "DELETE FROM deliveries WHERE id IN \
 /// Old events behind the one last looked at.
 const EVENTS: &str = "SELECT at, seq FROM events WHERE at < ?1 AND at >= ?2 AND (at > ?2 OR seq > ?3) \
     ORDER BY at, seq LIMIT ?4";
+
+/// Old verifications behind the one last looked at.
+const VERIFICATIONS: &str = "SELECT ended_at, seq FROM verifications WHERE ended_at < ?1 AND ended_at >= ?2 \
+    AND (ended_at > ?2 OR seq > ?3) ORDER BY ended_at, seq LIMIT ?4";
+
+/// Removes one verification that no event or call is about.
+const VERIFICATION: &str = "DELETE FROM verifications WHERE seq = ?1 \
+    AND NOT EXISTS (SELECT 1 FROM events WHERE verification = verifications.id) \
+    AND NOT EXISTS (SELECT 1 FROM calls WHERE verification = verifications.id)";
 
 /// Removes one event that no delivery refers to.
 const EVENT: &str = "DELETE FROM events WHERE seq = ?1 AND NOT EXISTS (SELECT 1 FROM deliveries WHERE event = ?1)";
@@ -51,6 +63,8 @@ pub struct Purge {
     stage: usize,
     /// Time and `seq` of the last event looked at: those that stay must not be looked at again for each chunk.
     last_event: (i64, i64),
+    /// The same of verifications.
+    last_verification: (i64, i64),
 }
 
 /// What a chunk did.
@@ -64,12 +78,13 @@ pub struct Removed {
     pub audit_until: Option<u64>,
 }
 
-/// Tables in the order of the purge. Deliveries go before the events that they carry.
+/// Tables in the order of the purge. Deliveries go before the events that they carry, and these before what they are
+/// about.
 const STAGES: [fn(&mut Purge, &Connection) -> rusqlite::Result<Removed>; 7] = [
-    Purge::verifications,
     Purge::calls,
     Purge::deliveries,
     Purge::events,
+    Purge::verifications,
     Purge::old_answers,
     |_, connection| surplus_answers(connection),
     Purge::audit,
@@ -79,15 +94,19 @@ impl Purge {
     /// A purge of what is older than `retention` at `now`.
     pub fn new(now: SystemTime, retention: Retention) -> Self {
         let before = |age| now.checked_sub(age).map_or(0, millis);
+        // While something names the phone of a verification, its row is what an erasure finds that by.
+        let events = retention.events.max(SCHEDULE);
+        let verifications = retention.verifications.max(retention.calls).max(events);
         Self {
-            verifications_before: before(retention.verifications),
+            verifications_before: before(verifications),
             calls_before: before(retention.calls),
-            outbox_before: before(retention.events.max(SCHEDULE)),
+            outbox_before: before(events),
             audit_before: before(retention.audit),
             now,
             answers_before: before(ANSWERS_KEPT),
             stage: 0,
             last_event: (i64::MIN, i64::MIN),
+            last_verification: (i64::MIN, i64::MIN),
         }
     }
 
@@ -102,10 +121,20 @@ impl Purge {
         (stage < STAGES.len()).then_some(Self { stage, ..self })
     }
 
+    /// Removes old verifications of which nothing else is left: a replayed event outlives its time.
     fn verifications(&mut self, connection: &Connection) -> rusqlite::Result<Removed> {
-        let sql = "DELETE FROM verifications WHERE seq IN \
-                   (SELECT seq FROM verifications WHERE ended_at < ?1 ORDER BY ended_at LIMIT ?2)";
-        Removed::count(connection.prepare_cached(sql)?.execute(params![self.verifications_before, CHUNK]))
+        let (at, seq) = self.last_verification;
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        let old: Vec<(i64, i64)> = connection
+            .prepare_cached(VERIFICATIONS)?
+            .query_map(params![self.verifications_before, at, seq, CHUNK], read)?
+            .collect::<rusqlite::Result<_>>()?;
+        let mut delete = connection.prepare_cached(VERIFICATION)?;
+        for (_, seq) in &old {
+            delete.execute([seq])?;
+        }
+        self.last_verification = old.last().copied().unwrap_or(self.last_verification);
+        Ok(Removed { more: !old.is_empty(), ..Removed::default() })
     }
 
     fn calls(&mut self, connection: &Connection) -> rusqlite::Result<Removed> {
@@ -139,13 +168,16 @@ impl Purge {
         Ok(Removed { more: !old.is_empty(), ..Removed::default() })
     }
 
-    /// Removes the entries of the audit log up to its second checkpoint, where that is old: the log begins behind one
-    /// that was signed, at every moment. Its last entry stays.
+    /// Removes the beginning of the audit log, up to a checkpoint before which every entry is old: the log begins behind
+    /// one that was signed. Its last entry stays. A piece at a time, each with its word in the log.
     fn audit(&mut self, connection: &Connection) -> rusqlite::Result<Removed> {
-        let sql = "SELECT seq FROM audit_checkpoints WHERE at < ?1 AND seq >= (SELECT min(seq) FROM audit) \
-                   AND seq < (SELECT max(seq) FROM audit) ORDER BY seq LIMIT 1";
+        let sql = "WITH old AS (SELECT seq FROM audit_checkpoints WHERE at < ?1 \
+                   AND seq >= (SELECT min(seq) FROM audit) AND seq < (SELECT max(seq) FROM audit) \
+                   AND seq < (SELECT coalesce((SELECT seq FROM audit WHERE at >= ?1 ORDER BY seq LIMIT 1), ?3))) \
+                   SELECT coalesce((SELECT max(seq) FROM old WHERE seq < (SELECT min(seq) FROM audit) + ?2), \
+                                   (SELECT min(seq) FROM old))";
         let until: Option<i64> =
-            connection.prepare_cached(sql)?.query_row([self.audit_before], |row| row.get(0)).optional()?;
+            connection.prepare_cached(sql)?.query_row([self.audit_before, AUDIT_CHUNK, i64::MAX], |row| row.get(0))?;
         let Some(until) = until else { return Ok(Removed::default()) };
         connection.prepare_cached("DELETE FROM audit_checkpoints WHERE seq < ?1")?.execute([until])?;
         connection.prepare_cached("DELETE FROM audit WHERE seq <= ?1")?.execute([until])?;
@@ -186,6 +218,8 @@ mod tests {
             (DELIVERIES, "deliveries_not_due"),
             (EVENTS, "events_at"),
             (EVENT, "deliveries_of_event"),
+            (VERIFICATIONS, "verifications_ended"),
+            (VERIFICATION, "events_of_verification"),
             (OLD_ANSWERS, "idempotency_created"),
         ];
         for (sql, index) in uses {

@@ -17,6 +17,9 @@ const CLAIMS: usize = 65_536;
 /// Creations, and ends that a client waits for.
 const CREATES: usize = 65_536;
 
+/// Steps that are heavy.
+const HEAVY: usize = 1_024;
+
 /// Notes and delivery states.
 pub const DELIVERIES: usize = 262_144;
 
@@ -93,6 +96,8 @@ pub struct Queue {
 struct State {
     claims: VecDeque<Step>,
     creates: VecDeque<Step>,
+    /// Steps that take as long as a batch of others.
+    heavy: VecDeque<Step>,
     deliveries: VecDeque<Step>,
     expiries: VecDeque<Vec<Step>>,
     expiring: usize,
@@ -110,6 +115,7 @@ impl Queue {
         let waits = matches!(step.work, Work::Tried(_));
         let refusal = state.refusal.filter(|refusal| !(waits && *refusal == Refusal::Unresolved));
         let (queue, cap) = match urgency {
+            _ if step.work.is_heavy() => (&mut state.heavy, HEAVY),
             Urgency::Claim => (&mut state.claims, CLAIMS),
             Urgency::Create => (&mut state.creates, CREATES),
             Urgency::Delivery => (&mut state.deliveries, DELIVERIES),
@@ -208,6 +214,7 @@ impl Queue {
         let mut state = self.state.lock();
         let mut left: Vec<Step> = mem::take(&mut state.claims).into();
         left.extend(mem::take(&mut state.creates));
+        left.extend(mem::take(&mut state.heavy));
         left.extend(mem::take(&mut state.deliveries));
         left.extend(mem::take(&mut state.expiries).into_iter().flatten());
         left
@@ -217,7 +224,8 @@ impl Queue {
 impl State {
     fn next(&mut self) -> Option<Taken> {
         let background = !self.expiries.is_empty() || self.sweep || self.purge.is_some();
-        let urgent = !(self.claims.is_empty() && self.creates.is_empty() && self.deliveries.is_empty());
+        let urgent =
+            !(self.claims.is_empty() && self.creates.is_empty() && self.heavy.is_empty() && self.deliveries.is_empty());
         if urgent && !(background && self.batches >= BACKGROUND_TURN) {
             self.batches = self.batches.saturating_add(1);
             return Some(Taken::Batch(self.batch()));
@@ -246,6 +254,8 @@ impl State {
         take(&mut self.claims, creates + deliveries);
         take(&mut self.creates, deliveries);
         take(&mut self.deliveries, 0);
+        // One of them: those before it wait for the whole transaction.
+        batch.extend(self.heavy.pop_front());
         batch
     }
 }

@@ -53,6 +53,7 @@ impl Writer {
         };
         self.recovered();
         self.queue.set_unresolved(false);
+        let erased: Vec<String> = batch.iter().filter_map(|step| step.work.erases()).collect();
         for (step, answer) in batch.into_iter().zip(answers) {
             if let (Some(Ok(Done::Verification(Some(verification)))), Work::Create(_) | Work::Claim(_) | Work::End(_)) =
                 (&answer, &step.work)
@@ -66,7 +67,9 @@ impl Writer {
             }
         }
         // What the transaction has changed about endpoints, and of what is on its way, if it took effect.
-        self.tell_erasure();
+        if !erased.is_empty() {
+            self.tell_erasure(erased);
+        }
         self.read_disabled();
         self.queue.push_sweep();
     }

@@ -113,7 +113,7 @@ pub struct ReplayMany {
     pub application: String,
     /// Where to.
     pub endpoint: EndpointId,
-    /// In this state; without it, those that were delivered, exhausted or erased.
+    /// In this state; without it, those that were delivered or exhausted.
     pub state: Option<DeliveryState>,
     /// Of events of this type.
     pub kind: Option<EventType>,
@@ -248,6 +248,21 @@ pub(super) enum Work {
     Checkpoint(Box<Checkpoint>),
     Erase(Box<Erase>),
     Hasten(SystemTime),
+}
+
+impl Work {
+    /// Whether it touches hundreds of rows.
+    pub(super) const fn is_heavy(&self) -> bool {
+        matches!(self, Self::Erase(_) | Self::ReplayMany(_) | Self::Hasten(_))
+    }
+
+    /// The application of which it erases something.
+    pub(super) fn erases(&self) -> Option<String> {
+        match self {
+            Self::Erase(step) => Some(step.application.clone()),
+            _ => None,
+        }
+    }
 }
 
 /// Has a delivery tried again from the beginning of its plan.

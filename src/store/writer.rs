@@ -21,7 +21,7 @@ use super::log::Log;
 use super::purge::Purge;
 use super::queue::{BATCH, DELIVERIES, Queue, Taken};
 use super::step::{Answer, Step, StepError, Work};
-use super::{DisabledEndpoints, StoreError, audit, schema};
+use super::{DisabledEndpoints, Erasures, StoreError, audit, schema};
 use crate::audit::chain::Chain;
 use crate::audit::check::Purged;
 use crate::audit::kind::Kind;
@@ -45,7 +45,7 @@ pub struct Writer {
     pub subscriptions: Arc<ArcSwap<Subscriptions>>,
     pub disabled: watch::Sender<DisabledEndpoints>,
     /// Counts the transactions that removed a person's data.
-    pub erased: watch::Sender<u64>,
+    pub erased: watch::Sender<Erasures>,
     /// How far the audit log has come on disk.
     pub chain: Chain,
     pub metrics: Metrics,
@@ -241,18 +241,23 @@ impl Writer {
         }
         self.metrics.webhook_backlog.add(effects.backlog);
         self.publish_endpoints(&effects);
-        if effects.erased {
-            self.tell_erasure();
-        }
         for due in effects.due {
             // What finds the channel full is due in the database, where the worker looks for it.
             let _ = self.ready.try_send(due);
         }
+        // Behind what was offered: whoever hears it lets go of all that came before.
+        if !effects.erased.is_empty() {
+            self.tell_erasure(effects.erased);
+        }
     }
 
-    /// Whoever holds bodies reads them anew.
-    pub(super) fn tell_erasure(&self) {
-        self.erased.send_modify(|count| *count += 1);
+    /// Whoever holds bodies of these applications reads them anew.
+    pub(super) fn tell_erasure(&self, applications: Vec<String>) {
+        self.erased.send_modify(|erasures| {
+            for application in applications {
+                *erasures.entry(application).or_default() += 1;
+            }
+        });
     }
 
     pub(super) fn tell(&self, step: Step, answer: Answer) {

@@ -17,6 +17,9 @@ use crate::store::{Enable, ReplayMany, Replayed, StepError};
 /// After so many deliveries a wish to replay a range is answered, with the place to go on.
 const REPLAYED: u64 = 10_000;
 
+/// And after so many pieces of some hundred, however few of them fit.
+const PIECES: u32 = 50;
+
 /// The wish to have a range of deliveries sent again.
 #[derive(Debug, Clone)]
 pub struct ReplayWish {
@@ -50,6 +53,9 @@ pub enum ReplayError {
     /// Its endpoint is gone: the operator configures its address again.
     #[error("its endpoint {} is not configured any more; configure this address again, then replay", .0.shown())]
     Removed(EndpointId),
+    /// The delivery to go on behind is not there.
+    #[error("no delivery has the id in after; it may have been removed with age")]
+    UnknownAfter,
     /// Shared with the other requests.
     #[error(transparent)]
     Request(#[from] RequestError),
@@ -113,7 +119,7 @@ impl Verify {
             key: wish.key,
             at: now,
         };
-        let mut count = 0;
+        let (mut count, mut pieces) = (0, 0);
         loop {
             let (done, answer) = oneshot::channel();
             self.core.store.replay_many(step.clone(), told(done));
@@ -121,9 +127,13 @@ impl Verify {
             if replayed.refused {
                 return Err(ReplayError::Disabled(row.endpoint));
             }
+            if replayed.unknown_after {
+                return Err(ReplayError::UnknownAfter);
+            }
             count += replayed.replayed;
+            pieces += 1;
             step.after = replayed.next;
-            if replayed.next.is_none() || count >= REPLAYED {
+            if replayed.next.is_none() || count >= REPLAYED || pieces >= PIECES {
                 return Ok((count, replayed.next));
             }
         }

@@ -18,7 +18,7 @@ pub use crate::store::Erased;
 use crate::store::{Erase, StepError};
 
 /// Verifications, or calls, of one transaction.
-const CHUNK: usize = 200;
+const CHUNK: usize = 50;
 
 /// Looks for what names the phone. What begins after the first of them may stay, but little can come in between.
 const LOOKS: usize = 3;

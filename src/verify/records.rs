@@ -148,7 +148,9 @@ impl Verify {
 
     /// Tries once more to write down what the store did not take.
     pub fn audit_again(&self) {
-        for entry in mem::take(&mut *self.core.unwritten.lock()) {
+        // Out of the lock: one that is refused at once comes back on this thread.
+        let entries = mem::take(&mut *self.core.unwritten.lock());
+        for entry in entries {
             self.core.audit_later(entry);
         }
     }

@@ -234,6 +234,18 @@ async fn a_call_that_nobody_waits_for_and_a_phone_without_a_number_are_told_once
 }
 
 #[tokio::test]
+async fn entries_that_the_store_refuses_wait_without_holding_anybody() {
+    let rig = Rig::new(clock!(), 1);
+    rig.store.close();
+    for n in 0..3 {
+        rig.verify.audit_later(records::Kind::KeyUsed, &serde_json::json!({"n": n}));
+    }
+    let verify = rig.verify.clone();
+    within(tokio::task::spawn_blocking(move || verify.audit_again())).await.unwrap();
+    assert_eq!(rig.verify.core.unwritten.lock().len(), 3, "they wait for a store that takes them");
+}
+
+#[tokio::test]
 async fn a_replacement_takes_the_place_and_may_take_the_number() {
     let mut rig = Rig::new(clock!(), 1);
     let first = rig.create(wish()).await.unwrap();

@@ -24,7 +24,7 @@ use crate::outbox::delivery::{DeliveryId, Due, EndpointId};
 use crate::outbox::event::EventType;
 use crate::outbox::notice::LastAttempt;
 use crate::outbox::schedule;
-use crate::store::{DisabledEndpoints, Tried};
+use crate::store::{DisabledEndpoints, Erasures, Tried};
 use crate::telemetry::metrics::Metrics;
 
 /// Attempts in flight to one endpoint.
@@ -116,7 +116,7 @@ pub(super) struct Lane {
     /// The endpoints that are sent nothing.
     pub(super) disabled: watch::Receiver<DisabledEndpoints>,
     /// Tells that what the lane holds may not be as the store has it: a person's data was erased.
-    pub(super) clear: watch::Receiver<u64>,
+    pub(super) clear: watch::Receiver<Erasures>,
     pub(super) counters: Counters,
     pub(super) clock: Clock,
     /// New deliveries, right after their commit.
@@ -146,6 +146,7 @@ impl Lane {
             gone: None,
             clears: 0,
         };
+        work.clear();
         work.look_if_paused();
         let mut tick = interval(POLL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -153,7 +154,10 @@ impl Lane {
         let (mut more, mut outdated) = (false, false);
         let mut arrived = Vec::with_capacity(HANDFUL);
         let grace = loop {
-            work.start();
+            // What is held may be of somebody whose data was erased.
+            if !work.lane.clear.has_changed().unwrap_or(false) {
+                work.start();
+            }
             if more && asked.is_none() && work.queue.len() <= LOW_WATER {
                 more = false;
                 asked = work.ask();
@@ -167,12 +171,11 @@ impl Lane {
                     more = !work.paused;
                 }
                 Ok(()) = work.lane.clear.changed() => {
-                    while work.lane.fresh.try_recv().is_ok() {}
-                    work.queue.clear();
-                    work.clears += 1;
-                    // Rows that are being read may be as they were before.
-                    outdated = asked.is_some();
-                    more = true;
+                    if work.clear() {
+                        // Rows that are being read may be as they were before.
+                        outdated = asked.is_some();
+                        more = true;
+                    }
                 }
                 _ = tick.tick() => {
                     work.circuit.turn();
@@ -282,6 +285,23 @@ impl Work {
         rows.into_iter().map(|row| self.queue.admit(row)).filter(|admitted| *admitted).count()
     }
 
+    /// Lets go of what is held where something of the application was erased. Whether it was.
+    fn clear(&mut self) -> bool {
+        let erasures = self.lane.clear.borrow_and_update().get(&self.lane.application).copied().unwrap_or_default();
+        if erasures == self.clears {
+            return false;
+        }
+        self.clears = erasures;
+        let mut held = self.queue.len();
+        while self.lane.fresh.try_recv().is_ok() {
+            held += 1;
+        }
+        self.queue.clear();
+        // It was not missed, so it is not to be held back now.
+        self.queue.allow(self.queue.allowance().saturating_add(held));
+        true
+    }
+
     fn turn_pace(&mut self) {
         if self.circuit.is_open() || self.paused {
             self.pace.begin_anew();
@@ -328,7 +348,7 @@ impl Work {
                 }
             }
             Outcome::Failed { error, .. } => {
-                self.pace.failure();
+                self.pace.failure(dues.len());
                 if self.circuit.failure(most_in_flight(&self.lane.poster.borrow())) {
                     let (application, endpoint) = (&self.lane.application, self.lane.endpoint.public());
                     tracing::info!(application, endpoint, %error, "webhook endpoint fails, it is only probed now");

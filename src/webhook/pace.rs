@@ -8,26 +8,30 @@ pub(super) const LEAST: usize = 16;
 /// Deliveries in a second at most: more than one endpoint can be given.
 const MOST: usize = 65_536;
 
+/// One in so many may fail without a word about the pace.
+const FEW: usize = 10;
+
 /// The pace of one receiver.
 #[derive(Debug)]
 pub(super) struct Pace {
     /// Deliveries in this second.
     rate: usize,
-    failed: bool,
-    /// Events that it took in this second, new ones too.
+    /// Events that it did not take in this second.
+    failed: usize,
+    /// Events that it took, new ones too.
     taken: usize,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { rate: LEAST, failed: false, taken: 0 }
+        Self { rate: LEAST, failed: 0, taken: 0 }
     }
 }
 
 impl Pace {
-    /// An attempt has failed that says something of the receiver.
-    pub(super) fn failure(&mut self) {
-        self.failed = true;
+    /// The receiver did not take so many events.
+    pub(super) fn failure(&mut self, events: usize) {
+        self.failed += events;
     }
 
     /// The receiver has taken so many events: it can do with as many in a second.
@@ -42,8 +46,9 @@ impl Pace {
 
     /// A second has passed, of which `left` places were not used. Gives those of the next one.
     pub(super) fn turn(&mut self, left: usize) -> usize {
-        let taken = std::mem::take(&mut self.taken);
-        if std::mem::take(&mut self.failed) {
+        let (failed, taken) = (std::mem::take(&mut self.failed), std::mem::take(&mut self.taken));
+        // Some fail with every receiver.
+        if failed * FEW > taken + failed {
             self.rate = (self.rate / 2).max(LEAST);
         } else if left == 0 || taken >= self.rate {
             self.rate = (self.rate * 2).min(MOST);
@@ -65,22 +70,35 @@ mod tests {
         assert_eq!(pace.turn(3), 256);
         pace.success(256);
         assert_eq!((pace.turn(3), pace.turn(3)), (512, 512), "so many new ones were no trouble either");
-        pace.failure();
+        pace.failure(1);
         assert_eq!(pace.turn(0), 256);
-        pace.failure();
+        pace.failure(1);
         assert_eq!((pace.turn(0), pace.turn(0)), (128, 256));
         for _ in 0..100 {
             pace.turn(0);
         }
         assert_eq!(pace.turn(0), MOST);
         for _ in 0..100 {
-            pace.failure();
+            pace.failure(1);
             pace.turn(0);
         }
         assert_eq!(pace.turn(1), LEAST);
         pace.turn(0);
         pace.begin_anew();
         assert_eq!(pace.turn(1), LEAST);
+    }
+
+    #[test]
+    fn a_few_failures_in_each_second_hold_nothing_back() {
+        let (mut pace, mut left, mut seconds) = (Pace::default(), 100_000_usize, 0);
+        while left > 0 {
+            let given = pace.turn(0).min(left);
+            pace.failure(given / 20);
+            pace.success(given - given / 20);
+            left -= given - given / 20;
+            seconds += 1;
+        }
+        assert!(seconds < 30, "{seconds}");
     }
 
     #[test]

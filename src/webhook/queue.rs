@@ -29,6 +29,8 @@ const BACKLOG_TURN: u32 = 8;
 pub(super) struct Queue {
     fresh: VecDeque<Due>,
     backlog: VecDeque<Due>,
+    /// Those of the store that were tried before.
+    again: VecDeque<Due>,
     /// To be tried again, each alone.
     apart: VecDeque<Due>,
     turn: u32,
@@ -47,6 +49,7 @@ impl Queue {
         Self {
             fresh: VecDeque::new(),
             backlog: VecDeque::new(),
+            again: VecDeque::new(),
             apart: VecDeque::new(),
             turn: 0,
             allowance,
@@ -68,7 +71,7 @@ impl Queue {
 
     /// Deliveries that wait.
     pub(super) fn len(&self) -> usize {
-        self.fresh.len() + self.backlog.len() + self.apart.len()
+        self.fresh.len() + self.backlog.len() + self.again.len() + self.apart.len()
     }
 
     /// Deliveries that wait, are in flight or have a result that is not stored: the store may name all of them as due.
@@ -96,10 +99,13 @@ impl Queue {
         admitted
     }
 
-    /// Takes in a delivery that a poll has found.
+    /// Takes in a delivery that a poll has found. One that was tried already has its own plan of tries, which is pace
+    /// enough: it stands before those that were missed.
     pub(super) fn admit(&mut self, due: Due) -> bool {
         let admitted = self.is_new(&due);
-        if admitted {
+        if admitted && due.attempts > due.replayed_after {
+            self.again.push_back(due);
+        } else if admitted {
             self.backlog.push_back(due);
         }
         admitted
@@ -119,7 +125,7 @@ impl Queue {
         }
         self.turn = (self.turn + 1) % BACKLOG_TURN;
         // What came apart has every other turn, so that it neither waits for all the others nor they for it.
-        let paced = self.allowance == 0 || self.backlog.is_empty();
+        let paced = self.again.is_empty() && (self.allowance == 0 || self.backlog.is_empty());
         if (self.turn % 2 == 1 || self.fresh.is_empty() && paced)
             && let Some(due) = self.apart.pop_front()
         {
@@ -127,8 +133,14 @@ impl Queue {
             return taken;
         }
         let of_store = !paced && (self.turn == 0 || self.fresh.is_empty());
-        let (line, most) =
-            if of_store { (&mut self.backlog, most.min(self.allowance)) } else { (&mut self.fresh, most) };
+        let missed = of_store && self.again.is_empty();
+        let (line, most) = if missed {
+            (&mut self.backlog, most.min(self.allowance))
+        } else if of_store {
+            (&mut self.again, most)
+        } else {
+            (&mut self.fresh, most)
+        };
         let mut size = 0;
         while taken.len() < most
             && size < bytes
@@ -137,7 +149,7 @@ impl Queue {
             size += due.body.len();
             taken.push(due);
         }
-        if of_store {
+        if missed {
             self.allowance -= taken.len();
         }
         taken
@@ -150,7 +162,8 @@ impl Queue {
 
     /// Lets go of what waits: it is in the store.
     pub(super) fn clear(&mut self) {
-        for due in self.fresh.drain(..).chain(self.backlog.drain(..)).chain(self.apart.drain(..)) {
+        let held = self.fresh.drain(..).chain(self.backlog.drain(..)).chain(self.again.drain(..));
+        for due in held.chain(self.apart.drain(..)) {
             self.known.remove(&due.id);
         }
     }
@@ -256,7 +269,7 @@ mod tests {
     fn what_the_store_has_is_taken_as_far_as_is_allowed_and_new_deliveries_in_any_case() {
         let mut queue = Queue::new(2);
         for id in 0..5 {
-            queue.admit(due(id, 1));
+            queue.admit(due(id, 0));
         }
         queue.admit_fresh(due(10, 0));
         let ids = |taken: Vec<Due>| taken.into_iter().map(|due| due.id.0).collect::<Vec<_>>();
@@ -267,6 +280,8 @@ mod tests {
         assert_eq!(ids(queue.take(1, 1_000)), [11]);
         queue.allow(1);
         assert_eq!((ids(queue.take(100, 1_000)), queue.allowance()), (vec![2], 0));
+        queue.admit(due(20, 3));
+        assert_eq!(ids(queue.take(100, 1_000)), [20], "a later try is not held back");
     }
 
     #[test]

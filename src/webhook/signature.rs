@@ -42,7 +42,7 @@ pub enum SecretError {
     #[error("does not begin with \"{SECRET_PREFIX}\", nor with \"whsk_\" as an Ed25519 key does")]
     NoPrefix,
     /// What stands behind the prefix is not standard base64 with padding.
-    #[error("is not base64 behind \"{SECRET_PREFIX}\"")]
+    #[error("is not base64 behind its prefix")]
     NotBase64,
     /// It begins as a key for Ed25519 does, and its bytes are none.
     #[error(

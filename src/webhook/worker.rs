@@ -18,7 +18,7 @@ use super::queue::UNSTORED;
 use super::settings::Endpoint;
 use super::{Clock, stopped};
 use crate::outbox::delivery::{DeliveryId, Due, EndpointId};
-use crate::store::{Store, Tried};
+use crate::store::{Erasures, Store, Tried};
 use crate::telemetry::metrics::Metrics;
 
 /// New deliveries on their way to a lane, whose own queue is behind it.
@@ -77,7 +77,7 @@ impl Worker {
             running: HashMap::new(),
             tasks: JoinSet::new(),
             helpers: JoinSet::new(),
-            clear: watch::channel(0).0,
+            clear: watch::channel(Erasures::default()).0,
             told: false,
         };
         lanes.follow(&Arc::clone(&endpoints.borrow_and_update()));
@@ -92,9 +92,11 @@ impl Worker {
                     Err(_) => fixed = true,
                 },
                 Ok(()) = erasures.changed() => {
-                    // All of it is in the store, as it may be told now.
-                    while fresh.try_recv().is_ok() {}
-                    lanes.clear.send_modify(|count| *count += 1);
+                    // What was offered before goes to its lanes first, where it is let go of with the rest.
+                    while let Ok(due) = fresh.try_recv() {
+                        lanes.hand_over(due);
+                    }
+                    lanes.clear.send_replace(erasures.borrow_and_update().clone());
                 }
                 Some(ended) = lanes.tasks.join_next(), if !lanes.tasks.is_empty() => tell_end(ended),
                 Some(ended) = lanes.helpers.join_next(), if !lanes.helpers.is_empty() => tell_end(ended),
@@ -116,7 +118,7 @@ struct Lanes {
     /// The ways between lanes and store; they end with their lane.
     helpers: JoinSet<()>,
     /// Has every lane let go of what it holds, behind what was handed over to it before.
-    clear: watch::Sender<u64>,
+    clear: watch::Sender<Erasures>,
     /// A delivery without a lane was told of.
     told: bool,
 }

@@ -220,7 +220,7 @@ async fn what_is_held_is_let_go_and_read_anew_once_data_was_erased() {
         }
     })
     .await;
-    lane.clear.send_replace(1);
+    lane.clear.send_replace([("demo".to_owned(), 1)].into());
     within(async {
         while lane.fresh.capacity() < lane.fresh.max_capacity() {
             tokio::task::yield_now().await;
@@ -382,7 +382,7 @@ struct Running {
     stored: mpsc::Sender<(DeliveryId, u32)>,
     poster: watch::Sender<Arc<Poster>>,
     disabled: watch::Sender<DisabledEndpoints>,
-    clear: watch::Sender<u64>,
+    clear: watch::Sender<Erasures>,
     metrics: Metrics,
     stop: watch::Sender<Option<Duration>>,
     task: JoinHandle<()>,
@@ -402,7 +402,7 @@ impl Running {
         let (stop, stopping) = watch::channel(None);
         let (set_poster, poster) = watch::channel(poster(&endpoint));
         let (disable, disabled) = watch::channel(DisabledEndpoints::default());
-        let (clear, cleared) = watch::channel(0);
+        let (clear, cleared) = watch::channel(Erasures::default());
         let metrics = Metrics::new();
         let lane = Lane {
             application: "demo".to_owned(),
