@@ -10,6 +10,7 @@ use axum::body::{Body, Bytes, HttpBody};
 use axum::http::HeaderMap;
 use axum::http::HeaderValue;
 use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE};
+use axum::http::request::Parts;
 use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
 use parking_lot::Mutex;
@@ -17,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::Shared;
+use super::create::parse_empty;
 use super::problem::{self, Code, Problem};
 use crate::verify::settings::ApplicationId;
 
@@ -51,6 +53,21 @@ impl Bodies {
         // Neither is ever closed.
         Some((own.acquire_owned().await.ok()?, self.all.acquire().await.ok()?))
     }
+}
+
+/// Reads a body that may be left out and has no fields.
+pub(super) async fn read_empty(
+    shared: &Shared,
+    application: ApplicationId,
+    parts: &Parts,
+    body: Body,
+) -> Result<Vec<u8>, Problem> {
+    let body = read(shared, application, body).await?;
+    if !body.is_empty() {
+        require_json(&parts.headers)?;
+    }
+    parse_empty(&body)?;
+    Ok(body)
 }
 
 /// Reads the whole body of a request of this application.

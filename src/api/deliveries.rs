@@ -10,7 +10,6 @@ use serde::{Serialize, Serializer};
 use ulid::Ulid;
 
 use super::auth::authenticate;
-use super::create::parse_empty;
 use super::fields::Faults;
 use super::problem::{Code, Problem};
 use super::query::Parameters;
@@ -95,11 +94,7 @@ pub(super) async fn replay(State(shared): State<Arc<Shared>>, request: Request) 
     let (parts, body) = request.into_parts();
     Parameters::new(&parts.uri).finish(&[])?;
     let id = id_in(parts.uri.path()).ok_or_else(no_such_delivery)?;
-    let body = body::read(&shared, caller.application, body).await?;
-    if !body.is_empty() {
-        body::require_json(&parts.headers)?;
-    }
-    parse_empty(&body)?;
+    body::read_empty(&shared, caller.application, &parts, body).await?;
     let row = shared.verify.replay(caller.application, id, &caller.key).await?;
     Ok(json(StatusCode::ACCEPTED, Shown(&row).to_json()))
 }

@@ -10,7 +10,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use super::auth::authenticate;
-use super::create::{BodyFault, parse_empty};
+use super::create::BodyFault;
 use super::deliveries::{List, ToJson};
 use super::fields::{Faults, Fields};
 use super::problem::{Code, Problem};
@@ -47,11 +47,7 @@ pub(super) async fn enable(State(shared): State<Arc<Shared>>, request: Request) 
     caller.require(Scope::DeliveriesWrite)?;
     let (parts, body) = request.into_parts();
     Parameters::new(&parts.uri).finish(&[])?;
-    let body = body::read(&shared, caller.application, body).await?;
-    if !body.is_empty() {
-        body::require_json(&parts.headers)?;
-    }
-    parse_empty(&body)?;
+    body::read_empty(&shared, caller.application, &parts, body).await?;
     let row = shared.verify.enable(caller.application, id_in(parts.uri.path()), &caller.key).await?;
     let row = row.ok_or_else(no_such_endpoint)?;
     Ok(json(StatusCode::OK, Shown(&row).to_json()))
@@ -138,11 +134,7 @@ pub(super) async fn test(State(shared): State<Arc<Shared>>, request: Request) ->
     caller.require(Scope::DeliveriesWrite)?;
     let (parts, body) = request.into_parts();
     Parameters::new(&parts.uri).finish(&[])?;
-    let body = body::read(&shared, caller.application, body).await?;
-    if !body.is_empty() {
-        body::require_json(&parts.headers)?;
-    }
-    parse_empty(&body)?;
+    body::read_empty(&shared, caller.application, &parts, body).await?;
     let row = shared.verify.endpoint(caller.application, id_in(parts.uri.path())).await?;
     let row = row.ok_or_else(no_such_endpoint)?;
     shared.tests.count(caller.application)?;

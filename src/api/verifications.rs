@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::auth::{Caller, authenticate};
 use super::client::lives;
-use super::create::{BodyFault, parse_create, parse_empty};
+use super::create::{BodyFault, parse_create};
 use super::problem::{Code, Problem, no_such_verification};
 use super::query::Parameters;
 use super::scope::Scope;
@@ -83,11 +83,7 @@ pub(super) async fn cancel(State(shared): State<Arc<Shared>>, request: Request) 
     let (parts, body) = request.into_parts();
     Parameters::new(&parts.uri).finish(&[])?;
     let id = id_in(parts.uri.path()).ok_or_else(no_such_verification)?;
-    let body = body::read(&shared, caller.application, body).await?;
-    if !body.is_empty() {
-        body::require_json(&parts.headers)?;
-    }
-    parse_empty(&body)?;
+    let body = body::read_empty(&shared, caller.application, &parts, body).await?;
     let idempotency = idempotency::read(&parts.headers, &caller, &parts.method, parts.uri.path(), &body)?;
     let (verify, application) = (Arc::clone(&shared.verify), caller.application);
     Ok(shown(to_the_end(async move { verify.cancel(application, id, idempotency).await }).await?))

@@ -28,6 +28,9 @@ pub const VERSION: usize = MIGRATIONS.len();
 /// The version from which on what is removed is written over.
 const SECURE: usize = 4;
 
+/// `PRAGMA application_id` of a file in which what was removed is not written over yet.
+const STRAYS: i32 = 4;
+
 /// How long a statement waits for another process, such as an operator's `SQLite` tool. Less than the 4 s after which a
 /// caller gives its wait up.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -154,21 +157,34 @@ fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
         .ok_or(StoreError::Newer { found, known: VERSION })?;
     for (step, sql) in MIGRATIONS.iter().enumerate().skip(version) {
         let version = step + 1;
-        apply(connection, sql, version).map_err(|source| StoreError::Migration { version, source })?;
+        // What an earlier version removed stands in the file still.
+        let strays = (version == SECURE && found > 0).then_some(STRAYS);
+        apply(connection, sql, version, strays).map_err(|source| StoreError::Migration { version, source })?;
     }
-    if (1..SECURE).contains(&version) {
-        // What such a version removed stands in the file still.
-        info!("the database of an earlier version is written anew once");
-        if let Err(fault) = connection.execute("VACUUM", []) {
-            warn!(%fault, "what was removed before is not written over yet: make as much room as the database takes and run `VACUUM` on it while the node is stopped");
-        }
-    }
+    remove_strays(connection);
     Ok(())
 }
 
-fn apply(connection: &mut Connection, sql: &str, version: usize) -> rusqlite::Result<()> {
+/// Writes a file anew in which strays of removed rows may stand, as often as it takes until that is done once.
+fn remove_strays(connection: &Connection) {
+    let mark =
+        |connection: &Connection| connection.pragma_query_value(None, "application_id", |row| row.get::<_, i32>(0));
+    if mark(connection).ok() != Some(STRAYS) {
+        return;
+    }
+    info!("the database of an earlier version is written anew once");
+    let written = connection.execute("VACUUM", []).and_then(|_| connection.pragma_update(None, "application_id", 0));
+    if let Err(fault) = written {
+        warn!(%fault, "what was removed before is not written over yet; the next start tries again: make as much room as the database takes");
+    }
+}
+
+fn apply(connection: &mut Connection, sql: &str, version: usize, mark: Option<i32>) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     transaction.execute_batch(sql)?;
+    if let Some(mark) = mark {
+        transaction.pragma_update(None, "application_id", mark)?;
+    }
     transaction.pragma_update(None, "user_version", i64::try_from(version).unwrap_or(i64::MAX))?;
     transaction.commit()
 }
@@ -238,6 +254,10 @@ mod tests {
         ];
         assert_eq!(texts(deliveries), kept);
         assert_eq!(texts("PRAGMA integrity_check"), ["ok"]);
+        let strays = |connection: &Connection| {
+            connection.pragma_query_value(None, "application_id", |row| row.get::<_, i32>(0)).unwrap()
+        };
+        assert_eq!(strays(&connection), 0, "it was written anew");
 
         let insert =
             "INSERT INTO events (id, application, type, at, body) VALUES ('evt_4', 'shop', 'x', 1, '') RETURNING seq";
@@ -253,6 +273,17 @@ mod tests {
         let mut statement = fresh.prepare(schema).unwrap();
         let new: Vec<String> = statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
         assert_eq!(migrated, new);
+    }
+
+    #[test]
+    fn a_file_with_strays_is_written_anew_at_the_next_start_where_that_broke_off() {
+        let folder = Folder::new();
+        let connection = open_writer(&folder.database()).unwrap();
+        connection.pragma_update(None, "application_id", STRAYS).unwrap();
+        drop(connection);
+        let connection = open_writer(&folder.database()).unwrap();
+        let mark = connection.pragma_query_value(None, "application_id", |row| row.get::<_, i32>(0)).unwrap();
+        assert_eq!(mark, 0);
     }
 
     #[test]

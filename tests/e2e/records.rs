@@ -143,6 +143,9 @@ async fn a_test_is_sent_to_an_endpoint_and_a_range_is_sent_again() {
         json!({"created_after": "2026-01-02T00:00:00Z", "created_before": "2026-01-01T00:00:00Z", "state": "parked"});
     let wrong = api.post(&path, &wrong).await.is_problem(422, "invalid_fields");
     assert_eq!(wrong["errors"].as_array().unwrap().len(), 2);
+    let unknown = json!({"created_after": "2020-01-01T00:00:00Z", "after": "dlv_00000000000G1"});
+    let unknown = api.post(&path, &unknown).await.is_problem(422, "invalid_fields");
+    assert_eq!(unknown["errors"][0]["code"], "unknown_cursor");
     let get = api.request(Method::GET, &path, &[], None).await;
     get.is_problem(405, "method_not_allowed");
 }
@@ -163,6 +166,19 @@ async fn a_backup_of_a_running_node_is_put_back_without_what_was_erased_since() 
     let restored = run(&node, &["restore", "copy", "--replace"]);
     assert!(restored.status.success(), "{}", text(&restored.stderr));
     assert!(text(&restored.stdout).contains("1 verifications erased again"), "{}", text(&restored.stdout));
+
+    // One that broke off between its last moves: no node starts, and the same once more heals it, the erasure too.
+    let mark = node.directory().join("data").join("restore-unfinished.mark");
+    std::fs::write(&mark, "").unwrap();
+    let refused = run(&node, &["serve", "-c", "config.toml"]);
+    assert!(!refused.status.success() && text(&refused.stderr).contains("run `ringproof restore` once more"));
+    std::fs::remove_file(node.directory().join("data").join("ringproof.db")).unwrap();
+    let again = run(&node, &["restore", "copy"]);
+    assert!(again.status.success(), "{}", text(&again.stderr));
+    assert!(text(&again.stdout).contains("1 verifications erased again"), "{}", text(&again.stdout));
+    assert!(!mark.exists());
+    let nowhere = run(&node, &["erase", "--phone", &phone(2), "--app", "nope"]);
+    assert!(text(&nowhere.stderr).contains("no application has this name"), "{}", text(&nowhere.stderr));
     node.restart().await;
     assert_eq!(node.api().status(&kept.id).await, "pending");
     for gone in [&erased.id, &after.id] {
