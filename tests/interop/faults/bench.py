@@ -1,5 +1,6 @@
 """The bench that each fault stands on: a node under traffic, a healthy receiver, and the examination in the end."""
 
+import os
 import shutil
 import subprocess
 import time
@@ -121,8 +122,12 @@ class Bench:
 
     def audit_log(self):
         """What `ringproof audit verify` says beside the node, as a finished process."""
-        command = [str(self.node.binary), "audit", "verify", "-c", str(self.node.config)]
         where = self.node.directory
+        command = [str(self.node.binary), "audit", "verify", "-c", str(self.node.config)]
+        if self.node.command:
+            # Its files are on a disk that is mounted for it alone.
+            enter = ["nsenter", "--target", str(self.node.process.pid), "--mount"]
+            command = enter + (["--user", "--preserve-credentials"] if os.geteuid() else []) + command
         return subprocess.run(command, cwd=where, capture_output=True, text=True, timeout=60, check=False)
 
     def _heard(self):
