@@ -11,8 +11,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
-use tokio::time::timeout;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 
 use super::backup::{self, Made};
 use super::data_dir::DataDir;
@@ -27,11 +28,14 @@ const SOCKET: &str = "control.sock";
 /// Longest line.
 const LONGEST: u64 = 64 << 10;
 
-/// How long a question may take to arrive.
-const QUESTION: Duration = Duration::from_secs(10);
+/// How long a line may be on its way.
+const LINE: Duration = Duration::from_secs(10);
 
-/// Questions that are answered at once.
+/// Questions that are answered at once. More of them wait for their turn.
 const AT_ONCE: usize = 4;
+
+/// Pause after a failed accept, which is mostly for want of descriptors.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 
 /// A question.
 #[derive(Debug, Serialize, Deserialize)]
@@ -88,26 +92,23 @@ pub async fn serve(data_dir: Arc<DataDir>, verify: Verify, mut stop: watch::Rece
             return;
         }
     };
-    let places = Arc::new(Semaphore::new(AT_ONCE));
+    // Those that are under way at the stop are broken off: the one who asked is told nothing, and asks again.
+    let mut conversations = JoinSet::new();
     loop {
         tokio::select! {
             () = async { drop(stop.wait_for(|stop| *stop).await) } => break,
-            accepted = listener.accept() => {
-                let Ok((stream, _)) = accepted else {
-                    // Mostly for want of descriptors.
-                    tokio::time::sleep(Duration::from_millis(200)).await;
-                    continue;
-                };
-                // More than these wait for their turn.
-                let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
-                let (data_dir, verify) = (Arc::clone(&data_dir), verify.clone());
-                tokio::spawn(async move {
-                    let _place = place;
-                    if let Err(error) = converse(stream, &data_dir, &verify).await {
-                        tracing::debug!(%error, "a question on the control socket broke off");
-                    }
-                });
-            }
+            Some(_) = conversations.join_next() => {}
+            accepted = listener.accept(), if conversations.len() < AT_ONCE => match accepted {
+                Ok((stream, _)) => {
+                    let (data_dir, verify) = (Arc::clone(&data_dir), verify.clone());
+                    conversations.spawn(async move {
+                        if let Err(error) = converse(stream, &data_dir, &verify).await {
+                            tracing::debug!(%error, "a question on the control socket broke off");
+                        }
+                    });
+                }
+                Err(_) => sleep(ACCEPT_AGAIN).await,
+            },
         }
     }
     let _ = std::fs::remove_file(path);
@@ -128,14 +129,14 @@ async fn converse(stream: UnixStream, data_dir: &DataDir, verify: &Verify) -> io
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     let reading = async { BufReader::new(read.take(LONGEST)).read_line(&mut line).await };
-    timeout(QUESTION, reading).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    timeout(LINE, reading).await.map_err(|_| io::ErrorKind::TimedOut)??;
     let answer = match serde_json::from_str(&line) {
         Ok(question) => answer(question, data_dir, verify).await,
         Err(error) => Answer::Failed(format!("the question is not one of this version: {error}")),
     };
     let mut text = serde_json::to_string(&answer)?;
     text.push('\n');
-    write.write_all(text.as_bytes()).await
+    timeout(LINE, write.write_all(text.as_bytes())).await.map_err(|_| io::ErrorKind::TimedOut)?
 }
 
 async fn answer(question: Question, data_dir: &DataDir, verify: &Verify) -> Answer {

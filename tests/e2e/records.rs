@@ -2,9 +2,13 @@
 //! a node that runs.
 
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use hyper::Method;
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 use crate::caller::Caller;
 use crate::config::{Config, application, phone, webhook};
@@ -202,6 +206,25 @@ async fn kill_9_leaves_the_audit_log_whole_with_every_end_that_was_answered() {
     }
     let log = run(&node, &["audit", "verify"]);
     assert!(log.status.success(), "{}", text(&log.stdout));
+}
+
+#[tokio::test]
+async fn askers_that_say_nothing_hold_no_stop_up() {
+    let receiver = Receiver::start().await;
+    let mut node = Node::start(Config { drain_seconds: 0, ..Config::new(&receiver.url()) }).await;
+    let path = node.directory().join("data").join("control.sock");
+    let mut silent = Vec::new();
+    for _ in 0..9 {
+        silent.push(UnixStream::connect(&path).await.unwrap());
+    }
+    node.process.signal("TERM");
+    // Their lines could be on their way for ten seconds, four at a time.
+    let end = until("the end", async || (!node.process.is_running()).then_some(()));
+    timeout(Duration::from_secs(8), end).await.unwrap();
+    assert!(!node.printed().contains("not everything was settled"), "{}", node.printed());
+    for mut asker in silent {
+        assert_eq!(asker.read(&mut [0; 9]).await.unwrap_or_default(), 0);
+    }
 }
 
 fn run(node: &Node, arguments: &[&str]) -> Output {
