@@ -113,7 +113,7 @@ impl<'a> Checker<'a> {
     pub fn entry(&mut self, seq: u64, text: &str, kept: &[u8], agrees: bool) {
         let actual = hash(text);
         self.first.get_or_insert(seq);
-        let before = self.before.or_else(|| self.beginning(seq));
+        let before = self.before.or_else(|| self.signed_before(seq));
         if let Some(before) = before.filter(|before| seq > before.seq.saturating_add(1)) {
             self.tell(Fault::Removed(before.seq.saturating_add(1), seq - 1));
         }
@@ -151,17 +151,13 @@ impl<'a> Checker<'a> {
         self.before = Some(Chain { seq, hash });
     }
 
-    /// What a log may begin behind: nothing, or an entry that was signed. `None` where it is not known.
-    fn beginning(&mut self, seq: u64) -> Option<Chain> {
-        let signed = self.signed.iter().rev().find(|signed| signed.seq < seq).copied();
-        match signed {
-            _ if seq <= 1 => Some(Chain::default()),
-            // It was removed by age up to there, and what is behind that is gone.
-            Some(signed) => Some(signed),
-            None => {
-                self.tell(Fault::NoBeginning(seq));
-                None
-            }
+    /// What a log that begins with entry `seq` may begin behind. `None` where that is not known.
+    fn signed_before(&self, seq: u64) -> Option<Chain> {
+        let before = seq.saturating_sub(1);
+        if before == 0 {
+            Some(Chain::default())
+        } else {
+            self.signed.iter().find(|signed| signed.seq == before).copied()
         }
     }
 
@@ -169,9 +165,12 @@ impl<'a> Checker<'a> {
     #[must_use]
     pub fn finish(mut self) -> Findings {
         self.findings.last = self.before.unwrap_or_default();
-        if let Some(first) = self.first.filter(|first| self.purged.saturating_add(1) < *first) {
-            self.findings.faults.retain(|fault| *fault != Fault::NoBeginning(first));
-            self.tell(Fault::Removed(self.purged.saturating_add(1), first - 1));
+        if let Some(first) = self.first.filter(|first| *first > 1) {
+            if self.purged < first - 1 {
+                self.tell(Fault::Removed(self.purged.saturating_add(1), first - 1));
+            } else if self.signed_before(first).is_none() {
+                self.tell(Fault::NoBeginning(first));
+            }
         }
         let (last, signed) = (self.findings.last.seq, self.signed.last().map_or(0, |signed| signed.seq));
         if signed > last {
@@ -221,7 +220,9 @@ mod tests {
         let told = chain.append(UNIX_EPOCH, Kind::AuditPurged, "{\"until\":4}");
         let rest: Vec<_> = links[4..].iter().chain([&told]).cloned().collect();
         assert_eq!(check(&placed(&rest), &signed), []);
-        assert_eq!(check(&placed(&rest[1..]), &signed), [Fault::Removed(5, 5), Fault::Removed(5, 5)]);
+        assert_eq!(check(&placed(&rest[1..]), &signed), [Fault::Removed(5, 5)]);
+        // That it was removed by age is told, and what it went up to was signed by nobody.
+        assert_eq!(check(&placed(&rest), &signed[1..]), [Fault::NoBeginning(5)]);
     }
 
     #[test]
@@ -248,7 +249,7 @@ mod tests {
         assert_eq!(check(&swapped, &[])[..2], [Fault::Moved(3, 6), Fault::Replaced(3)]);
         assert!(check(&swapped, &[]).contains(&Fault::Moved(6, 3)));
         assert_eq!(check(&placed(&links[..6]), &[of(&links[8])]), [Fault::Removed(7, 9)]);
-        assert_eq!(check(&placed(&links[6..]), &[of(&links[3])]), [Fault::Removed(5, 6), Fault::Removed(1, 6)]);
+        assert_eq!(check(&placed(&links[6..]), &[of(&links[3])]), [Fault::Removed(1, 6)]);
     }
 
     #[test]
