@@ -55,4 +55,5 @@ mod test_calls;
 mod tls;
 mod trace;
 mod verify;
+mod warnings;
 mod webhooks;
