@@ -18,7 +18,7 @@ use crate::audit::{checkpoint, export};
 use crate::config::Configuration;
 use crate::e164::E164;
 use crate::receipt::keys::Keys;
-use crate::store::{self, Audit, AuditLog, Checkpoint, Erase, Store, StoreError};
+use crate::store::{self, Audit, AuditLog, Checkpoint, StepError, Store, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::verify::Verify;
 use crate::verify::recent_calls::RecentCalls;
@@ -183,7 +183,7 @@ pub async fn put_back(
     erasures.retain(|text| seen.insert(text.clone()));
     let mut erased = store::Erased::default();
     for step in store::erase_again(&erasures, clock::utc()) {
-        erased.add(erase_step(&store, step).await?);
+        erased.add(done(|done| store.erase(step, |result| _ = done.send(result))).await?);
     }
     let entry = serde_json::json!({
         "backup": made.at, "erasures": erasures.len(), "erased": erased, "replaced": replaced,
@@ -228,9 +228,7 @@ async fn sign(store: &Store, signing: &Signing) -> Result<(), OperatorError> {
     let head = store.audit_head().await?;
     let at = clock::utc();
     let jws = checkpoint::sign(&signing.keys, &signing.issuer, &head.chain, at);
-    let (done, answer) = oneshot::channel();
-    store.checkpoint(Checkpoint { seq: head.chain.seq, at, jws }, |result| _ = done.send(result));
-    answer.await.ok().and_then(Result::ok).ok_or_else(|| OperatorError::Refused("the database takes no writes".into()))
+    done(|done| store.checkpoint(Checkpoint { seq: head.chain.seq, at, jws }, |result| _ = done.send(result))).await
 }
 
 fn read_list(path: &Path) -> Result<Vec<String>, OperatorError> {
@@ -253,24 +251,23 @@ fn read_list(path: &Path) -> Result<Vec<String>, OperatorError> {
 /// What was erased in a database, and the number of the last entry of its audit log.
 fn read_erasures(database: &Path) -> Result<(Vec<String>, Option<u64>), StoreError> {
     let log = AuditLog::open(database)?;
-    let (mut erasures, mut last) = (Vec::new(), None);
+    let mut erasures = Vec::new();
     log.entries(Some(Kind::PhoneErased), |row| -> Result<(), StoreError> {
         erasures.push(row.text);
         Ok(())
     })?;
-    log.last(|row| last = Some(row.seq))?;
-    Ok((erasures, last))
-}
-
-async fn erase_step(store: &Store, step: Erase) -> Result<store::Erased, OperatorError> {
-    let (done, answer) = oneshot::channel();
-    store.erase(step, |result| _ = done.send(result));
-    answer.await.ok().and_then(Result::ok).ok_or_else(|| OperatorError::Refused("the database takes no writes".into()))
+    Ok((erasures, log.last()?.map(|row| row.seq)))
 }
 
 async fn tell(store: &Store, kind: Kind, data: &serde_json::Value) -> Result<(), OperatorError> {
+    let step = Audit { kind, at: clock::utc(), data: data.to_string() };
+    done(|done| store.audit(step, |result| _ = done.send(result))).await
+}
+
+/// Asks the store for a step, and waits for it.
+async fn done<T>(ask: impl FnOnce(oneshot::Sender<Result<T, StepError>>)) -> Result<T, OperatorError> {
     let (done, answer) = oneshot::channel();
-    store.audit(Audit { kind, at: clock::utc(), data: data.to_string() }, |result| _ = done.send(result));
+    ask(done);
     answer.await.ok().and_then(Result::ok).ok_or_else(|| OperatorError::Refused("the database takes no writes".into()))
 }
 

@@ -10,7 +10,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, named_params, params};
 
 use super::row::{self, columns, millis};
 use super::step::{Claim, Done, End, IdempotencyRecord, Note, Prepared, Warning, Work};
-use super::{audit, deliveries, endpoints, erase, tried};
+use super::{audit, deliveries, endpoints, erase, replay, tried};
 use crate::audit::chain::Chain;
 use crate::audit::kind::Kind;
 use crate::audit::outcome;
@@ -128,7 +128,7 @@ pub fn apply(
             outbox.tell(&event, None).map(|()| Done::Other)
         }
         Work::Tried(step) => tried::tried(&mut outbox, step).map(|()| Done::Other),
-        Work::Replay(step) => deliveries::replay(&mut outbox, step).map(Done::Replay),
+        Work::Replay(step) => replay::replay(&mut outbox, step).map(Done::Replay),
         Work::Enable(step) => endpoints::enable(&mut outbox, step).map(|()| Done::Other),
         Work::Audit(step) => outbox.audit(step.at, step.kind, None, &step.data).map(|()| Done::Other),
         Work::Checkpoint(step) => {
@@ -137,7 +137,7 @@ pub fn apply(
         }
         Work::Hasten(now) => deliveries::hasten(connection, *now).map(|()| Done::Other),
         Work::Erase(step) => erase::erase(&mut outbox, step).map(Done::Erased),
-        Work::ReplayMany(step) => deliveries::replay_many(&mut outbox, step).map(Done::ReplayedMany),
+        Work::ReplayMany(step) => replay::replay_many(&mut outbox, step).map(Done::ReplayedMany),
     }
 }
 

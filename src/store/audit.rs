@@ -6,8 +6,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, OptionalExtension, named_params, params};
 
 use super::apply::{ApplyError, Outbox};
+use super::queue::Urgency;
 use super::row::{self, millis};
-use super::{Store, StoreError, schema};
+use super::step::{Audit, Checkpoint, Work};
+use super::{StepError, Store, StoreError, schema};
 use crate::audit::chain::{Chain, Entry, hash};
 use crate::audit::kind::Kind;
 use crate::matcher::verification::VerificationId;
@@ -93,6 +95,16 @@ fn signed(connection: &Connection) -> rusqlite::Result<u64> {
 }
 
 impl Store {
+    /// Puts an entry into the audit log.
+    pub fn audit(&self, step: Audit, done: impl FnOnce(Result<(), StepError>) + Send + 'static) {
+        self.inner.ask(Urgency::Create, Work::Audit(Box::new(step)), drop, done);
+    }
+
+    /// Keeps a checkpoint of the audit log.
+    pub fn checkpoint(&self, step: Checkpoint, done: impl FnOnce(Result<(), StepError>) + Send + 'static) {
+        self.inner.ask(Urgency::Delivery, Work::Checkpoint(Box::new(step)), drop, done);
+    }
+
     /// How far the audit log has come.
     ///
     /// # Errors
@@ -166,17 +178,13 @@ impl AuditLog {
         Ok(statement.query_map([], read)?.collect::<Result<_, _>>()?)
     }
 
-    /// Has `see` look at the last entry, where there is one.
+    /// The last entry, where there is one.
     ///
     /// # Errors
     /// `StoreError::Read`.
-    pub fn last(&self, see: impl FnOnce(AuditRow)) -> Result<(), StoreError> {
+    pub fn last(&self) -> Result<Option<AuditRow>, StoreError> {
         let sql = "SELECT seq, text, hash, at, kind, verification FROM audit ORDER BY seq DESC LIMIT 1";
-        let last = self.connection.prepare(sql)?.query_row([], entry).optional()?;
-        last.map_or(Ok(()), |row| {
-            see(row);
-            Ok(())
-        })
+        Ok(self.connection.prepare(sql)?.query_row([], entry).optional()?)
     }
 
     /// Has `each` see the entries of this kind, of all kinds without one, the oldest first. It ends where that fails.

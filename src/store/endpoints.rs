@@ -6,8 +6,9 @@ use std::time::SystemTime;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::apply::{ApplyError, Outbox};
-use super::row;
-use super::step::Enable;
+use super::queue::Urgency;
+use super::step::{Enable, Work};
+use super::{StepError, Store, StoreError, row};
 use crate::audit::kind::Kind;
 use crate::outbox::delivery::{EndpointId, Subscriptions};
 use crate::outbox::endpoint::DisableReason;
@@ -26,6 +27,19 @@ pub struct EndpointRow {
     pub disabled: Option<(SystemTime, DisableReason)>,
     /// Deliveries to it that are not done, parked ones too.
     pub backlog: u64,
+}
+
+impl Store {
+    /// Enables a disabled endpoint; any other stays as it is. What is parked for it becomes due again, by and by.
+    pub fn enable(&self, step: Enable, done: impl FnOnce(Result<(), StepError>) + Send + 'static) {
+        self.inner.ask(Urgency::Create, Work::Enable(Box::new(step)), drop, done);
+    }
+
+    /// An application's endpoints, in the order of its configuration.
+    pub async fn endpoints(&self, application: &str) -> Result<Vec<EndpointRow>, StoreError> {
+        let (subscriptions, application) = (self.inner.subscriptions.load_full(), application.to_owned());
+        self.inner.readers.read(move |connection| list(connection, &subscriptions, &application)).await
+    }
 }
 
 /// The endpoints of an application, in the order of its configuration.

@@ -15,7 +15,7 @@ use ulid::Ulid;
 use super::apply::{ApplyError, Outbox, end};
 use super::queue::Urgency;
 use super::row;
-use super::step::{Answer, Done, Work};
+use super::step::{Done, Work};
 use super::{End, StepError, Store, StoreError, schema};
 use crate::audit::kind::Kind;
 use crate::call::assurance::{Reason, Reasons};
@@ -108,13 +108,11 @@ impl Store {
 
     /// Erases one chunk, as urgent as a creation.
     pub fn erase(&self, step: Erase, done: impl FnOnce(Result<Erased, StepError>) + Send + 'static) {
-        let done = |answer: Answer| {
-            done(answer.map(|it| match it {
-                Done::Erased(erased) => erased,
-                _ => Erased::default(),
-            }));
+        let read = |it| match it {
+            Done::Erased(erased) => erased,
+            _ => Erased::default(),
         };
-        self.inner.push(Urgency::Create, Work::Erase(Box::new(step)), Box::new(done));
+        self.inner.ask(Urgency::Create, Work::Erase(Box::new(step)), read, done);
     }
 
     /// Empties the write-ahead log, in which removed data stands as it was. Whether that was done: a reader may be in the

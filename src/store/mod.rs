@@ -10,6 +10,7 @@ mod audit;
 mod deliveries;
 mod endpoints;
 mod erase;
+mod error;
 mod faults;
 #[cfg(test)]
 pub mod hand;
@@ -21,9 +22,11 @@ mod purge;
 mod queue;
 mod readers;
 mod recovered;
+mod replay;
 mod resolve;
 mod row;
 mod schema;
+mod settings;
 mod step;
 mod sweep;
 #[cfg(test)]
@@ -32,10 +35,7 @@ mod tried;
 mod writer;
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::fs::File;
-use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -49,7 +49,7 @@ use tracing::debug;
 
 use crate::e164::E164;
 use crate::matcher::verification::{Verification, VerificationId};
-use crate::outbox::delivery::{DeliveryId, Due, EndpointId, Subscriptions};
+use crate::outbox::delivery::{Due, EndpointId, Subscriptions};
 use crate::outbox::event::{EventType, body};
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
@@ -60,15 +60,20 @@ use log::Log;
 use purge::Purge;
 use queue::{EXPIRY_CHUNK, Queue, Refusal, Urgency};
 use readers::Readers;
-use step::{Answer, Done, Prepared, Replay, Step, Waiter, Work, gather};
+use step::{Answer, Done, Prepared, Step, Waiter, Work, gather};
 use writer::Writer;
 
 pub use audit::{AuditHead, AuditLog, AuditRow};
-pub use deliveries::{DeliveryFilter, DeliveryRow, Replayed, ReplayedMany};
+pub use deliveries::{DeliveryFilter, DeliveryRow};
 pub use endpoints::EndpointRow;
 pub use erase::{Erase, Erased, Traces, again as erase_again};
+pub use error::StoreError;
 pub use lists::{CallRow, EventRow, Page, VerificationFilter};
+pub use readers::StoredAnswer;
 pub use recovered::{PendingRow, Recovered, RestingRow};
+pub use replay::{Replayed, ReplayedMany};
+pub use schema::copy;
+pub use settings::{Retention, Settings};
 pub use step::{
     Audit, Checkpoint, Claim, Create, Enable, End, IdempotencyRecord, Note, ReplayMany, StepError, Tried, Warning,
 };
@@ -78,123 +83,6 @@ pub type DisabledEndpoints = Arc<HashSet<EndpointId>>;
 
 /// How often something was erased, by application.
 pub type Erasures = HashMap<String, u64>;
-
-/// What the operator configures about the store.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// The database file. Beside it `SQLite` keeps one with `-wal` and one with `-shm` behind its name.
-    pub path: PathBuf,
-    /// How long what is over is kept.
-    pub retention: Retention,
-}
-
-/// How long records are kept, by class.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retention {
-    /// Verifications, from their end.
-    pub verifications: Duration,
-    /// Calls.
-    pub calls: Duration,
-    /// Events and deliveries: 25 hours at least, and in any case until they are delivered or given up.
-    pub events: Duration,
-    /// The audit log.
-    pub audit: Duration,
-}
-
-impl Retention {
-    /// Everything for so long.
-    #[must_use]
-    pub const fn of_all(time: Duration) -> Self {
-        Self { verifications: time, calls: time, events: time, audit: time }
-    }
-}
-
-/// Why the store cannot be opened or read. The operator acts on it.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The file cannot be created or its mode not set.
-    #[error("{}: {source}", .path.display())]
-    File {
-        /// The database file.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// `SQLite` cannot open the file, or it is no database.
-    #[error("{} is not usable as a database: {source}", .path.display())]
-    Open {
-        /// The database file.
-        path: PathBuf,
-        /// `SQLite`'s answer.
-        source: rusqlite::Error,
-    },
-    /// A later version of this program has written the file.
-    #[error("the database has schema version {found}, this program knows versions up to {known}")]
-    Newer {
-        /// `PRAGMA user_version` of the file.
-        found: i64,
-        /// Newest version that is known.
-        known: usize,
-    },
-    /// An earlier version of this program has written the file, which is only to be read.
-    #[error(
-        "the database has schema version {found}, this program reads version {known}: start the node once, which brings it there"
-    )]
-    Older {
-        /// `PRAGMA user_version` of the file.
-        found: i64,
-        /// The version that is read.
-        known: usize,
-    },
-    /// The schema could not be brought to a version; the file is as it was.
-    #[error("migration of the database to schema version {version} failed: {source}")]
-    Migration {
-        /// The version that was to be reached.
-        version: usize,
-        /// `SQLite`'s answer.
-        source: rusqlite::Error,
-    },
-    /// A thread could not be started.
-    #[error("a thread of the store does not start: {0}")]
-    Thread(io::Error),
-    /// A read failed.
-    #[error("the database cannot be read: {0}")]
-    Read(#[from] rusqlite::Error),
-    /// The thread of a read ended before it was done.
-    #[error("a read was not finished")]
-    ReaderLost,
-}
-
-/// The answer to an earlier request with the same idempotency key.
-#[derive(Clone, PartialEq, Eq)]
-pub struct StoredAnswer {
-    /// SHA-256 of that request.
-    pub fingerprint: [u8; 32],
-    /// HTTP status.
-    pub status: u16,
-    /// The body, byte for byte.
-    pub body: String,
-    /// The verification that it tells of.
-    pub verification: VerificationId,
-}
-
-impl fmt::Debug for StoredAnswer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The body names the phone in full.
-        f.debug_struct("StoredAnswer")
-            .field("status", &self.status)
-            .field("verification", &format_args!("{}", self.verification))
-            .finish_non_exhaustive()
-    }
-}
-
-/// Copies the database at `from`, as of one moment, into a file that is not there yet. It may be in use.
-///
-/// # Errors
-/// `StoreError::Open` and `Read`.
-pub fn copy(from: &std::path::Path, to: &std::path::Path) -> Result<(), StoreError> {
-    schema::copy(from, to)
-}
 
 /// The durable state of a node. Cheap to clone; the last clone closes it.
 ///
@@ -366,14 +254,12 @@ impl Store {
 
     /// Takes a verification from pending to verified. `None`: it is not pending.
     pub fn claim(&self, step: Claim, done: impl FnOnce(Result<Option<Verification>, StepError>) + Send + 'static) {
-        let done = |answer: Answer| done(answer.map(Done::verification));
-        self.inner.push(Urgency::Claim, Work::Claim(Box::new(step)), Box::new(done));
+        self.inner.ask(Urgency::Claim, Work::Claim(Box::new(step)), Done::verification, done);
     }
 
     /// Ends a pending verification, as urgent as a creation. `None`: it is not pending.
     pub fn end(&self, step: End, done: impl FnOnce(Result<Option<Verification>, StepError>) + Send + 'static) {
-        let done = |answer: Answer| done(answer.map(Done::verification));
-        self.inner.push(Urgency::Create, Work::End(Box::new(step)), Box::new(done));
+        self.inner.ask(Urgency::Create, Work::End(Box::new(step)), Done::verification, done);
     }
 
     /// Ends verifications whose window is over, when nothing more urgent waits. `done` gets an answer for each, in
@@ -406,69 +292,19 @@ impl Store {
     /// Keeps a call that did not verify. A call on a verification that is not pending leaves nothing, except as
     /// `EventType::LateCall`.
     pub fn note(&self, step: Note, done: impl FnOnce(Result<(), StepError>) + Send + 'static) {
-        let done = |answer: Answer| done(answer.map(drop));
-        self.inner.push(Urgency::Delivery, Work::Note(Box::new(step)), Box::new(done));
+        self.inner.ask(Urgency::Delivery, Work::Note(Box::new(step)), drop, done);
     }
 
     /// Warns an application. `done` is told when it is durable, or lost.
     pub fn warn(&self, step: Warning, done: impl FnOnce(Result<(), StepError>) + Send + 'static) {
-        let done = |answer: Answer| done(answer.map(drop));
-        self.inner.push(Urgency::Delivery, Work::Warn(Box::new(step)), Box::new(done));
+        self.inner.ask(Urgency::Delivery, Work::Warn(Box::new(step)), drop, done);
     }
 
     /// Keeps how a try of a delivery ended: its row, what it says of its endpoint, and the events that follow where it
     /// was the last try or disables the endpoint. It waits while the disk takes nothing, and `done` with it. The first
     /// 200 bytes of an error are kept.
     pub fn deliver(&self, tried: Tried, done: impl FnOnce(Result<(), StepError>) + Send + 'static) {
-        let done = |answer: Answer| done(answer.map(drop));
-        self.inner.push(Urgency::Delivery, Work::Tried(tried), Box::new(done));
-    }
-
-    /// Makes a delivery of this application due at `at`, which is now, with a fresh plan of tries. Id and body stay.
-    pub fn replay(
-        &self,
-        (application, id): (&str, DeliveryId),
-        key: &str,
-        at: SystemTime,
-        done: impl FnOnce(Result<Replayed, StepError>) + Send + 'static,
-    ) {
-        let work = Work::Replay(Replay { application: application.to_owned(), id, key: key.to_owned(), at });
-        let done = |answer: Answer| {
-            done(answer.map(|it| match it {
-                Done::Replay(replayed) => replayed,
-                _ => Replayed::Unknown,
-            }));
-        };
-        self.inner.push(Urgency::Create, work, Box::new(done));
-    }
-
-    /// Makes a chunk of an endpoint's deliveries due now, as [`Store::replay`] does one.
-    pub fn replay_many(&self, step: ReplayMany, done: impl FnOnce(Result<ReplayedMany, StepError>) + Send + 'static) {
-        let done = |answer: Answer| {
-            done(answer.map(|it| match it {
-                Done::ReplayedMany(replayed) => replayed,
-                _ => ReplayedMany::default(),
-            }));
-        };
-        self.inner.push(Urgency::Create, Work::ReplayMany(Box::new(step)), Box::new(done));
-    }
-
-    /// Enables a disabled endpoint; any other stays as it is. What is parked for it becomes due again, by and by.
-    pub fn enable(&self, step: Enable, done: impl FnOnce(Result<(), StepError>) + Send + 'static) {
-        let done = |answer: Answer| done(answer.map(drop));
-        self.inner.push(Urgency::Create, Work::Enable(Box::new(step)), Box::new(done));
-    }
-
-    /// Puts an entry into the audit log.
-    pub fn audit(&self, step: Audit, done: impl FnOnce(Result<(), StepError>) + Send + 'static) {
-        let done = |answer: Answer| done(answer.map(drop));
-        self.inner.push(Urgency::Create, Work::Audit(Box::new(step)), Box::new(done));
-    }
-
-    /// Keeps a checkpoint of the audit log.
-    pub fn checkpoint(&self, step: Checkpoint, done: impl FnOnce(Result<(), StepError>) + Send + 'static) {
-        let done = |answer: Answer| done(answer.map(drop));
-        self.inner.push(Urgency::Delivery, Work::Checkpoint(Box::new(step)), Box::new(done));
+        self.inner.ask(Urgency::Delivery, Work::Tried(tried), drop, done);
     }
 
     /// Has events go to other endpoints from now on. Deliveries to those that are gone are parked, and those to the
@@ -526,31 +362,6 @@ impl Store {
         self.inner.readers.read(move |connection| readers::due(connection, &endpoint, now, limit)).await
     }
 
-    /// An application's deliveries, the newest first: those made before the one with id `after` alone, at most `limit`.
-    pub async fn deliveries(
-        &self,
-        application: &str,
-        filter: DeliveryFilter,
-        after: Option<DeliveryId>,
-        limit: u32,
-    ) -> Result<Page<DeliveryRow>, StoreError> {
-        let application = application.to_owned();
-        let read = move |connection: &_| deliveries::list(connection, &application, &filter, after, limit);
-        self.inner.readers.read(read).await
-    }
-
-    /// One delivery of this application.
-    pub async fn delivery(&self, application: &str, id: DeliveryId) -> Result<Option<DeliveryRow>, StoreError> {
-        let application = application.to_owned();
-        self.inner.readers.read(move |connection| deliveries::find(connection, &application, id)).await
-    }
-
-    /// An application's endpoints, in the order of its configuration.
-    pub async fn endpoints(&self, application: &str) -> Result<Vec<EndpointRow>, StoreError> {
-        let (subscriptions, application) = (self.inner.subscriptions.load_full(), application.to_owned());
-        self.inner.readers.read(move |connection| endpoints::list(connection, &subscriptions, &application)).await
-    }
-
     /// How many deliveries are not done.
     pub async fn backlog(&self) -> Result<u64, StoreError> {
         self.inner.readers.read(|connection| Ok(writer::backlog(connection)?.unsigned_abs())).await
@@ -592,6 +403,17 @@ impl Inner {
         if let Err((step, refusal)) = self.queue.push(urgency, Step { work, waiter }) {
             self.refuse(step, refusal);
         }
+    }
+
+    /// Asks for one step, and gives `done` what `read` sees in what was done.
+    fn ask<T>(
+        &self,
+        urgency: Urgency,
+        work: Work,
+        read: impl FnOnce(Done) -> T + Send + 'static,
+        done: impl FnOnce(Result<T, StepError>) + Send + 'static,
+    ) {
+        self.push(urgency, work, Box::new(|answer: Answer| done(answer.map(read))));
     }
 
     fn refuse(&self, step: Step, refusal: Refusal) {

@@ -1,5 +1,6 @@
 //! Reads, on connections of their own beside the writer: each sees the last commit.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -9,8 +10,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::Semaphore;
 
 use super::row::{self, millis};
-use super::{StoreError, StoredAnswer, schema};
+use super::{StoreError, schema};
 use crate::e164::E164;
+use crate::matcher::verification::VerificationId;
 use crate::outbox::delivery::{DeliveryId, Due, EndpointId};
 
 /// Reads at a time; others wait.
@@ -18,6 +20,29 @@ const READERS: usize = 4;
 
 /// Newest verifications of a phone that are looked through for the numbers it was given.
 const NUMBERS_LOOKED_AT: u32 = 1_000;
+
+/// The answer to an earlier request with the same idempotency key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoredAnswer {
+    /// SHA-256 of that request.
+    pub fingerprint: [u8; 32],
+    /// HTTP status.
+    pub status: u16,
+    /// The body, byte for byte.
+    pub body: String,
+    /// The verification that it tells of.
+    pub verification: VerificationId,
+}
+
+impl fmt::Debug for StoredAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The body names the phone in full.
+        f.debug_struct("StoredAnswer")
+            .field("status", &self.status)
+            .field("verification", &format_args!("{}", self.verification))
+            .finish_non_exhaustive()
+    }
+}
 
 /// A bounded pool of connections.
 pub struct Readers {

@@ -7,8 +7,8 @@ use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
-use super::deliveries::{Replayed, ReplayedMany};
 use super::erase::{Erase, Erased};
+use super::replay::{Replayed, ReplayedMany};
 use crate::audit::kind::Kind;
 use crate::call::assurance::Reasons;
 use crate::matcher::client_access::ClientAccess;

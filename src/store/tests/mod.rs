@@ -23,7 +23,7 @@ use crate::call::assurance::{Assurance, Reason, Reasons};
 use crate::call::event::{CallEvent, CallKey, CallRecordId, CallerSource, Presentation, TrunkId};
 use crate::matcher::client_access::ClientAccess;
 use crate::matcher::verification::Status;
-use crate::outbox::delivery::Subscription;
+use crate::outbox::delivery::{DeliveryId, Subscription};
 use crate::outbox::event::{CallFacts, EventId};
 use crate::outbox::notice::LastAttempt;
 
