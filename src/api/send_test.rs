@@ -8,25 +8,12 @@ use std::time::Duration;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
-use crate::verify::deliveries::EndpointId;
+use crate::verify::deliveries::{EndpointId, Tested};
 use crate::verify::request::{CreateError, LimitState};
 use crate::verify::settings::ApplicationId;
 
 /// Tests of an application, by the minute.
 const PER_MINUTE: NonZeroU32 = NonZeroU32::new(30).expect("30 is not zero");
-
-/// What came of a test.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tested {
-    /// The `webhook-id`.
-    pub id: String,
-    /// HTTP status, where there was an answer.
-    pub status: Option<u16>,
-    /// What went wrong; `None` of a 2xx.
-    pub error: Option<String>,
-    /// How long it took.
-    pub took: Duration,
-}
 
 /// Sends a test; `None` where the endpoint is not configured any more. Runs to its end.
 pub type SendTest = Box<dyn Fn(EndpointId) -> Pin<Box<dyn Future<Output = Option<Tested>> + Send>> + Send + Sync>;

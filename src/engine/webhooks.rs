@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::clock;
-use crate::api::send_test::{SendTest, Tested};
+use crate::api::send_test::SendTest;
 use crate::outbox::delivery::{Due, Subscription, Subscriptions};
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
@@ -41,8 +41,7 @@ impl Webhooks {
             let (endpoints, tls) = (Arc::clone(&endpoints.borrow()), Arc::clone(&tls));
             Box::pin(async move {
                 let endpoint = endpoints.iter().find(|endpoint| endpoint.id == id)?;
-                let sent = test_send::send(endpoint, &tls, clock::utc(), clock::instant).await;
-                Some(Tested { id: sent.id, status: sent.status, error: sent.error, took: sent.took })
+                Some(test_send::send(endpoint, &tls, clock::utc(), clock::instant).await)
             })
         })
     }

@@ -1,6 +1,6 @@
 //! Events about deliveries themselves, and their bodies. None holds a secret or a phone number.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -159,6 +159,19 @@ pub fn test_body(endpoint: &EndpointId, at: SystemTime) -> String {
         endpoint: EndpointName<'a>,
     }
     render_as("endpoint.test", at, &Data { endpoint: EndpointName(endpoint) })
+}
+
+/// What came of a test to an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tested {
+    /// The `webhook-id`.
+    pub id: String,
+    /// HTTP status, where there was an answer.
+    pub status: Option<u16>,
+    /// What went wrong; `None` of a 2xx.
+    pub error: Option<String>,
+    /// How long it took.
+    pub took: Duration,
 }
 
 fn render(kind: EventType, at: SystemTime, data: &impl Serialize) -> String {

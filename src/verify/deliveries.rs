@@ -10,7 +10,7 @@ use super::settings::ApplicationId;
 use super::{Core, Verify};
 pub use crate::outbox::delivery::{DeliveryId, DeliveryState, EndpointId};
 pub use crate::outbox::event::{EventId, EventType};
-pub use crate::outbox::notice::{EndpointName, EventName};
+pub use crate::outbox::notice::{EndpointName, EventName, Tested};
 pub use crate::store::{DeliveryFilter, DeliveryRow, EndpointRow, Page};
 use crate::store::{Enable, ReplayMany, Replayed, StepError};
 

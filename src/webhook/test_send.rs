@@ -2,7 +2,7 @@
 //!
 //! It is no event: it stands in no feed, is tried once, and counts neither for nor against the endpoint.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use ulid::Ulid;
 
@@ -10,20 +10,7 @@ use super::attempt::{Outcome, Poster, Tls};
 use super::settings::Endpoint;
 use crate::outbox::batch::{self, Message};
 use crate::outbox::event::EventId;
-use crate::outbox::notice::test_body;
-
-/// What came of a test.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tested {
-    /// The `webhook-id`.
-    pub id: String,
-    /// HTTP status, where there was an answer.
-    pub status: Option<u16>,
-    /// What went wrong; `None` of a 2xx.
-    pub error: Option<String>,
-    /// How long it took.
-    pub took: Duration,
-}
+use crate::outbox::notice::{Tested, test_body};
 
 /// Sends a test to `endpoint`, also where it is disabled.
 pub async fn send(endpoint: &Endpoint, tls: &Tls, now: SystemTime, instant: fn() -> Instant) -> Tested {
