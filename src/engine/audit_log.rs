@@ -45,7 +45,7 @@ pub fn begin(verify: &Verify, file: &Path, configuration: &Configuration, webhoo
 
 /// A configuration is in force, with so many webhook endpoints.
 pub fn loaded(verify: &Verify, file: &Path, configuration: &Configuration, webhooks: usize) {
-    verify.audit_later(Kind::ConfigLoaded, &Loaded { webhooks, ..Loaded::new(verify, file, configuration) });
+    verify.audit_later(Kind::ConfigLoaded, &Loaded::new(verify, file, configuration, webhooks));
 }
 
 /// A file was refused, for so many faults.
@@ -82,7 +82,7 @@ struct Application<'a> {
 }
 
 impl<'a> Loaded<'a> {
-    fn new(verify: &Verify, file: &Path, configuration: &'a Configuration) -> Self {
+    fn new(verify: &Verify, file: &Path, configuration: &'a Configuration, webhooks: usize) -> Self {
         let mut trunks: Vec<&str> = configuration.trunk_names().into_iter().collect();
         trunks.sort_unstable();
         let names = configuration.application_names();
@@ -96,7 +96,7 @@ impl<'a> Loaded<'a> {
             sha256: hex::encode(configuration.sha256),
             trunks,
             numbers: configuration.verify.numbers.ranges().iter().map(|range| u64::from(range.count)).sum(),
-            webhooks: 0,
+            webhooks,
             applications: applications.collect(),
             signing_key: verify.signing_key(),
         }
