@@ -17,8 +17,8 @@ pub(super) const CAPACITY: usize = 4096;
 /// result has no place.
 pub(super) const UNSTORED: usize = 4096;
 
-/// Stored results remembered in one of the two generations. Past it a row that was read before its result was stored
-/// may be tried twice: receivers expect that.
+/// The last stored results that are remembered in any case, and at most twice as many: more than are stored while a
+/// poll reads its few thousand rows.
 const REMEMBERED: usize = 65_536;
 
 /// One in so many tries is one from the store while new events keep coming: they go first, not alone.
@@ -179,14 +179,15 @@ impl Queue {
         // A later try of the same row may have been settled already.
         if self.unstored.get(&id) == Some(&made) {
             self.unstored.remove(&id);
-            if self.stored[0].len() < REMEMBERED {
-                self.stored[0].insert(id, made);
+            if self.stored[0].len() >= REMEMBERED {
+                self.forget();
             }
+            self.stored[0].insert(id, made);
         }
     }
 
-    /// A period has passed, and no poll is under way: what was stored before it is forgotten. A row that a poll still
-    /// finds then was not written after all, and must be tried again.
+    /// A period has passed, and no poll is under way, or there is more than is worth remembering: what was stored before
+    /// it is forgotten. A row that a poll still finds then was not written after all, and must be tried again.
     pub(super) fn forget(&mut self) {
         self.stored[1] = mem::take(&mut self.stored[0]);
     }
@@ -350,6 +351,21 @@ mod tests {
         queue.forget();
         queue.forget();
         assert!(!queue.admit(due(1, 1)));
+    }
+
+    #[test]
+    fn the_latest_results_are_remembered_however_many_there_were() {
+        let mut queue = Queue::new(usize::MAX);
+        let remembered = i64::try_from(REMEMBERED).unwrap();
+        for id in 0..5 * remembered {
+            assert!(queue.admit(due(id, 0)));
+            one(&mut queue).unwrap();
+            queue.settle(DeliveryId(id), 1);
+            queue.stored(DeliveryId(id), 1);
+            let before = (id + 1 - remembered).max(0);
+            assert!(!queue.admit(due(id, 0)) && !queue.admit(due(before, 0)), "a poll may have read them before");
+            assert!(queue.stored[0].len() + queue.stored[1].len() <= 2 * REMEMBERED);
+        }
     }
 
     #[test]
