@@ -244,9 +244,10 @@ def receiver_gone(_options):
         bench.traffic.run(1)
         wait_for(lambda: ward.endpoint()["state"] == "disabled", 5, "the end of the endpoint")
         check(ward.endpoint()["reason"] == "gone", f"it is disabled otherwise: {ward.endpoint()}")
-        time.sleep(0.3)
-        requests = ward.sick.requests
         bench.kill()
+        # What was on its way has come when its connections end.
+        wait_for(lambda: not ward.sick.connections, 5, "the end of the node's connections")
+        requests = ward.sick.requests
         bench.start()
         bench.traffic.run(1)
         check(ward.sick.requests == requests, "a disabled endpoint was sent something")
